@@ -1,0 +1,145 @@
+"""Build of the native parts.
+
+Three modules: ``shoal.kernels._native`` (C++20 through pybind11), ``shoal.model._onnx_index`` (Cython) and, where nvcc
+is found, ``shoal.kernels._cuda``.  Environment:
+
+SHOAL_CUDA        unset or "auto": build _cuda if nvcc works, else go on without it;  "1": fail if it cannot be built;
+                  "0": leave it out
+SHOAL_CUDA_ARCHS  compute capabilities, default "75 80 86 89 90"; PTX of the last one is added for later devices
+SHOAL_ONLY        build one module, by the last part of its name: "_native", "_onnx_index" or "_cuda"
+SHOAL_SANITIZE    for tests of the native code: e.g. "address,undefined" or "thread"
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from Cython.Build import cythonize
+from pybind11.setup_helpers import Pybind11Extension, build_ext
+from setuptools import Extension, setup
+
+ROOT = Path(__file__).resolve().parent
+NATIVE = Path("native")
+SANITIZE = os.environ.get("SHOAL_SANITIZE", "")
+
+# Same bits everywhere: contraction into fused multiply-add would round once where the definition rounds twice.
+CXX_FLAGS = ["-std=c++20", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-g0", "-Wall", "-Wextra"]
+LINK_FLAGS = ["-pthread", "-Wl,-z,now", "-Wl,-z,relro"] if sys.platform == "linux" else []
+if SANITIZE:
+    CXX_FLAGS += [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g1"]
+    LINK_FLAGS += [f"-fsanitize={SANITIZE}"]
+
+# One file per instruction set, compiled with that set's flags and with no other file's (docs/adr/0002).
+LEVEL_FLAGS: dict[str, list[str]] = {"level_portable.cpp": []}
+if platform.machine() in ("x86_64", "AMD64"):
+    LEVEL_FLAGS |= {
+        "level_avx2.cpp": ["-march=x86-64-v3", "-mprefer-vector-width=256"],
+        "level_avx512.cpp": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+    }
+
+
+class BuildNative(build_ext):
+    """build_ext that compiles level files with their own flags, and .cu files with nvcc."""
+
+    def build_extension(self, ext: Extension) -> None:
+        levels = [s for s in ext.sources if Path(s).name in LEVEL_FLAGS]
+        device = [s for s in ext.sources if s.endswith(".cu")]
+        ext.sources = [s for s in ext.sources if s not in levels and s not in device]
+        for source in levels:
+            flags = [*(ext.extra_compile_args or []), *LEVEL_FLAGS[Path(source).name]]
+            ext.extra_objects += self._compile(ext, source, flags)
+        if device:
+            try:
+                ext.extra_objects += [self._nvcc(source) for source in device]
+                self._link_cuda(ext)
+            except (OSError, subprocess.CalledProcessError) as error:
+                if os.environ.get("SHOAL_CUDA") == "1":
+                    raise
+                self.warn(f"building without CUDA: {error}")
+                return
+        super().build_extension(ext)
+
+    def _compile(self, ext: Extension, source: str, flags: list[str]) -> list[str]:
+        newest = max(p.stat().st_mtime for p in [Path(source), Path("setup.py"), *NATIVE.glob("*.h")])
+        target = Path(self.build_temp, source).with_suffix(".o")
+        if target.exists() and target.stat().st_mtime > newest and not self.force:
+            return [str(target)]
+        return self.compiler.compile(
+            [source], output_dir=self.build_temp, include_dirs=ext.include_dirs, extra_postargs=flags, depends=ext.depends
+        )
+
+    def _nvcc(self, source: str) -> str:
+        archs = os.environ.get("SHOAL_CUDA_ARCHS", "75 80 86 89 90").split()
+        target = Path(self.build_temp, source).with_suffix(".cu.o")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in archs]
+        codes.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
+        command = ["nvcc", "-std=c++17", "-O3", "-fmad=false", "-Xcompiler", "-fPIC", *codes, "--threads", "2"]
+        subprocess.run([*command, "-c", source, "-o", str(target)], check=True)
+        return str(target)
+
+    def _link_cuda(self, ext: Extension) -> None:
+        """The CUDA runtime, static: the module then needs no CUDA library to be imported."""
+        dry = subprocess.run(["nvcc", "-dryrun", "-x", "cu", os.devnull, "-c"], check=True, capture_output=True, text=True)
+        match = re.search(r"TOP=(\S+)", dry.stderr)
+        if match is None:
+            raise OSError("nvcc -dryrun does not say where CUDA lies")
+        top = Path(match.group(1))
+        ext.include_dirs.append(str(top / "include"))
+        for library in ("libcudart_static.a", "libculibos.a"):
+            found = next(iter(sorted(top.glob(f"lib*/**/{library}")) or sorted(top.glob(f"targets/*/lib/{library}"))), None)
+            if found is None:
+                raise OSError(f"{library} not found below {top}")
+            ext.extra_objects.append(str(found))
+        ext.extra_link_args += ["-ldl", "-lrt", "-lpthread"]
+
+
+def extensions() -> list[Extension]:
+    native = Pybind11Extension(
+        "shoal.kernels._native",
+        sources=sorted(
+            str(p) for p in NATIVE.glob("*.cpp") if p.name in LEVEL_FLAGS or not p.name.startswith("level_")
+        ),
+        include_dirs=[str(NATIVE)],
+        depends=sorted(str(p) for p in NATIVE.glob("*.h")),
+        extra_compile_args=CXX_FLAGS,
+        extra_link_args=LINK_FLAGS,
+    )
+    index = Extension(
+        "shoal.model._onnx_index",
+        sources=["src/shoal/model/_onnx_index.pyx"],
+        extra_compile_args=["-O2", "-g0", *([f"-fsanitize={SANITIZE}"] if SANITIZE else [])],
+        extra_link_args=[f"-fsanitize={SANITIZE}"] if SANITIZE else [],
+    )
+    only = os.environ.get("SHOAL_ONLY", "")
+    found = [native, *(cythonize([index], language_level=3) if only in ("", "_onnx_index") else [])]
+    answer = os.environ.get("SHOAL_CUDA", "auto")
+    if answer == "1" and shutil.which("nvcc") is None:
+        raise SystemExit("SHOAL_CUDA=1 but nvcc is not on PATH")
+    if answer != "0" and shutil.which("nvcc") is not None:
+        found.append(
+            Pybind11Extension(
+                "shoal.kernels._cuda",
+                sources=sorted(str(p) for p in NATIVE.glob("cuda/*.c*") if p.suffix in (".cpp", ".cu")),
+                include_dirs=[str(NATIVE)],
+                extra_compile_args=CXX_FLAGS,
+                extra_link_args=LINK_FLAGS,
+                optional=answer != "1",
+            )
+        )
+    return found
+
+
+def wanted(found: list[Extension]) -> list[Extension]:
+    only = os.environ.get("SHOAL_ONLY", "")
+    return [ext for ext in found if only in ("", ext.name.rpartition(".")[2])]
+
+
+os.chdir(ROOT)
+setup(ext_modules=wanted(extensions()), cmdclass={"build_ext": BuildNative})

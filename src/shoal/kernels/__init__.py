@@ -1,0 +1,1 @@
+"""Arrays in, arrays out.  ``reference`` defines right, ``dispatch`` runs the native code, ``custom`` the users' rules."""

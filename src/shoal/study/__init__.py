@@ -1,0 +1,1 @@
+"""Experiments on one data set: sites, training, merging, tables and plots."""
