@@ -80,7 +80,7 @@ class BuildNative(build_ext):
         target.parent.mkdir(parents=True, exist_ok=True)
         codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in archs]
         codes.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
-        command = ["nvcc", "-std=c++17", "-O3", "-fmad=false", "-Xcompiler", "-fPIC", *codes, "--threads", "2"]
+        command = ["nvcc", "-std=c++17", "-O3", "-fmad=false", "-Xcompiler", "-fPIC", f"-I{NATIVE}", *codes, "--threads", "2"]
         subprocess.run([*command, "-c", source, "-o", str(target)], check=True)
         return str(target)
 
