@@ -25,6 +25,7 @@ RANKS = {
     "study": 4,
     "adapters": 4,
     "cli": 5,
+    "__main__": 6,
 }
 #: the one sideways import that DESIGN allows
 SIDEWAYS = {("merge", "model")}
