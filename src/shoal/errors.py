@@ -6,6 +6,8 @@ the text is made for people and may change.
 
 from __future__ import annotations
 
+from shoal.limits import NAME_SHOWN_MAX
+
 
 class ShoalError(Exception):
     """Base of the family.
@@ -33,3 +35,13 @@ class PeerError(ShoalError):
 
 class MachineError(ShoalError):
     """This machine's fault: disk full, permission denied, a part that is not installed."""
+
+
+def shown(text: str, limit: int = NAME_SHOWN_MAX) -> str:
+    """Foreign text (a tensor's name, a path, another library's message) as it may stand in one line for people.
+
+    Control, format and unpaired characters are escaped as Python writes them, so that no name can move the cursor, turn
+    the direction of writing or start a new line; longer text is cut to `limit` characters.
+    """
+    cut = text if len(text) <= limit else text[: limit - 3] + "..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
