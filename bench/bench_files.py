@@ -79,7 +79,9 @@ def test_merge_of_files(benchmark: Any, files: list[str]) -> None:
     cat, _ = best(["cat", *files], rounds)
     cp, _ = best(["cp", files[0], copy], rounds, lambda: Path(copy).unlink(missing_ok=True))
     Path(copy).unlink()
-    ours, memory = best([*SHOAL, "merge", *files, "-o", out, "--quiet"], rounds, lambda: Path(out).unlink(missing_ok=True))
+    ours, memory = best(
+        [*SHOAL, "merge", *files, "-o", out, "--quiet"], rounds, lambda: Path(out).unlink(missing_ok=True)
+    )
     numpy_out = str(folder / "numpy.onnx")
     theirs, their_memory = best([sys.executable, "-c", ONNX_NUMPY, *files, numpy_out], 1 if benchmark.disabled else 2)
     benchmark.extra_info.update(

@@ -27,8 +27,23 @@ MARK = "<!-- everything below this line is written by `make bench ARGS=--write` 
 def measure(only: str | None, more: list[str]) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "bench.json"
-        words = ["-m", "pytest", str(ROOT / "bench"), "-o", "python_files=bench_*.py", "-o", "addopts=", "--timeout=1800"]
-        words += ["--benchmark-only", f"--benchmark-json={target}", "--benchmark-quiet", "-q", *(["-k", only] if only else [])]
+        words = [
+            "-m",
+            "pytest",
+            str(ROOT / "bench"),
+            "-o",
+            "python_files=bench_*.py",
+            "-o",
+            "addopts=",
+            "--timeout=1800",
+        ]
+        words += [
+            "--benchmark-only",
+            f"--benchmark-json={target}",
+            "--benchmark-quiet",
+            "-q",
+            *(["-k", only] if only else []),
+        ]
         done = subprocess.run([sys.executable, *words, *more], cwd=ROOT)
         if done.returncode:
             raise SystemExit(done.returncode)
@@ -88,7 +103,12 @@ def page(rows: list[dict[str, Any]]) -> str:
     lines = [MARK, "", f"Machine: {machine()}", ""]
     for module, part in groups(rows).items():
         keys = columns(part)
-        lines += [f"## {module}", "", "| bench | median, ms | " + " | ".join(keys) + " |", "|---" * (2 + len(keys)) + "|"]
+        lines += [
+            f"## {module}",
+            "",
+            "| bench | median, ms | " + " | ".join(keys) + " |",
+            "|---" * (2 + len(keys)) + "|",
+        ]
         for row in part:
             cells = [number(row["extra_info"].get(key, "")) for key in keys]
             lines.append(f"| {name(row)} | {number(row['stats']['median'] * 1e3)} | " + " | ".join(cells) + " |")

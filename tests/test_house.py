@@ -16,6 +16,7 @@ RANKS = {
     "errors": 0,
     "limits": 0,
     "kernels": 1,
+    "evaluate": 2,
     "model": 2,
     "merge": 2,
     "diff": 2,
@@ -32,7 +33,7 @@ SIDEWAYS = {("merge", "model")}
 
 
 def part(module: str) -> str:
-    """"shoal.model.file" -> "model"; "shoal" -> ""."""
+    """ "shoal.model.file" -> "model"; "shoal" -> ""."""
     pieces = module.split(".")
     return pieces[1] if len(pieces) > 1 else ""
 
@@ -41,7 +42,9 @@ def imports(path: Path) -> list[str]:
     """Absolute names of all modules of shoal that a file imports, at any depth."""
     if path.suffix == ".pyx":
         lines = [line.split() for line in path.read_text().splitlines()]
-        return [w[1] for w in lines if len(w) > 1 and w[0] in ("from", "import", "cimport") and w[1].startswith("shoal")]
+        return [
+            w[1] for w in lines if len(w) > 1 and w[0] in ("from", "import", "cimport") and w[1].startswith("shoal")
+        ]
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -105,7 +108,9 @@ def test_nothing_unsafe(path: Path) -> None:
         assert (str(path.relative_to(SOURCE)), name) in EXCEPTIONS, f"{path}: {name} {FORBIDDEN[name]}"
     for node in ast.walk(tree):
         if isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "shell"):
-            assert isinstance(node.value, ast.Constant) and node.value.value is False, f"{path}:{node.value.lineno}: {node.arg}"
+            assert isinstance(node.value, ast.Constant) and node.value.value is False, (
+                f"{path}:{node.value.lineno}: {node.arg}"
+            )
 
 
 #: parts that may touch files, and single modules with their reason
@@ -122,7 +127,12 @@ def test_files_and_sockets_are_touched_in_few_places(path: Path) -> None:
     if relative.parts[0] in FILES or str(relative) in FILE_MODULES:
         return
     calls = {dotted(n.func) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)}
-    touched = {c for c in calls if c in ("open", "os.open", "os.replace", "os.rename", "socket.socket") or c.endswith((".read_bytes", ".write_text", ".read_text", ".write_bytes"))}
+    touched = {
+        c
+        for c in calls
+        if c in ("open", "os.open", "os.replace", "os.rename", "socket.socket")
+        or c.endswith((".read_bytes", ".write_text", ".read_text", ".write_bytes"))
+    }
     assert not touched, f"{relative} touches the outside: {sorted(touched)}"
 
 
@@ -139,7 +149,11 @@ def test_constraints_pin_every_requirement() -> None:
     import re
     import tomllib
 
-    pinned = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    pinned = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = list(project["dependencies"])
     for name, extra in project["optional-dependencies"].items():
