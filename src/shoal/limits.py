@@ -21,6 +21,9 @@ DIMS_MAX: Final = 64
 NAME_BYTES_MAX: Final = 65_536
 #: bytes of one tensor that is not stored as little-endian bytes and must be decoded in memory.
 DECODED_BYTES_MAX: Final = 256 * 2**20
+#: bytes of a weights file that keeps its data inside; larger ones get a data file.  Below PROTO_BYTES_MAX by enough that
+#: other tools can add a graph and still write one file.
+EMBEDDED_BYTES_MAX: Final = 1_900_000_000
 
 # --- merging ---------------------------------------------------------------------------------------------------------
 #: models in one merge.
@@ -38,6 +41,7 @@ DIFFERENCES_SHOWN_MAX: Final = 10
 #: characters of a foreign name that are shown in a message.
 NAME_SHOWN_MAX: Final = 120
 
+assert EMBEDDED_BYTES_MAX < PROTO_BYTES_MAX
 assert ELEMENTS_MAX * 8 < 2**63
 assert DIGEST_CHUNK_BYTES % 8 == 0
 assert NAME_SHOWN_MAX < NAME_BYTES_MAX
