@@ -1,0 +1,146 @@
+"""Digests of tensors and models: equal numbers under equal names give equal digests, however a file stores them.
+
+A tensor's digest is a tree of height two, so that several threads can hash parts of one tensor in any order.
+The bytes that are hashed are written down in docs/FORMAT.md, "Digests".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal.errors import ArgumentError
+from shoal.limits import DIGEST_CHUNK_BYTES
+
+if TYPE_CHECKING:
+    pass
+
+DIGEST_BYTES = 32
+
+# Each kind of hash starts with words of its own: no chunk can pass for a tensor, no tensor for a model.
+_LEAF = hashlib.sha256(b"shoal digest leaf 1\n")
+_TENSOR = hashlib.sha256(b"shoal digest tensor 1\n")
+_MODEL = hashlib.sha256(b"shoal digest model 1\n")
+
+
+def encode_key(key: str) -> bytes:
+    """Return a key as it is hashed: UTF-8; bytes of a file that are none go back to what they were."""
+    return key.encode("utf-8", "surrogateescape")
+
+
+class TensorDigest:
+    """The digest of one tensor, whose bytes come in any order and from any thread.
+
+    nbytes  size of the tensor as little-endian bytes in C order
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+        self._leaves = bytearray(DIGEST_BYTES * -(-nbytes // DIGEST_CHUNK_BYTES))
+        self._missing = set(range(len(self._leaves) // DIGEST_BYTES))
+
+    def add(self, first_byte: int, data: bytes | bytearray | memoryview) -> None:
+        """Hash ``data``, the tensor's bytes from ``first_byte``: whole chunks, or up to the end of the tensor.
+
+        Thread-safe as long as no two calls bring the same chunk; the GIL is free while hashing.
+
+        raises  ArgumentError  if the range does not start and end at chunks, or a chunk comes twice
+        """
+        stop = first_byte + len(data)
+        if (
+            first_byte < 0
+            or first_byte % DIGEST_CHUNK_BYTES
+            or stop > self.nbytes
+            or (stop % DIGEST_CHUNK_BYTES and stop != self.nbytes)
+        ):
+            raise ArgumentError(
+                "digest.range",
+                f"bytes {first_byte}-{stop} of {self.nbytes} are not whole chunks of {DIGEST_CHUNK_BYTES}",
+            )
+        view = memoryview(data)
+        for start in range(0, len(data), DIGEST_CHUNK_BYTES):
+            chunk = (first_byte + start) // DIGEST_CHUNK_BYTES
+            leaf = _LEAF.copy()
+            leaf.update(view[start : start + DIGEST_CHUNK_BYTES])
+            self._put(chunk, leaf.digest())
+
+    def _put(self, chunk: int, leaf: bytes) -> None:
+        try:
+            self._missing.remove(chunk)
+        except KeyError:
+            raise ArgumentError("digest.twice", f"chunk {chunk} of a tensor was hashed twice") from None
+        self._leaves[chunk * DIGEST_BYTES : (chunk + 1) * DIGEST_BYTES] = leaf
+
+    def digest(self) -> bytes:
+        """Return the 32 bytes.
+
+        raises  ArgumentError  if some chunk has not come
+        """
+        if self._missing:
+            raise ArgumentError("digest.incomplete", f"{len(self._missing)} chunks of a tensor were not hashed")
+        whole = _TENSOR.copy()
+        whole.update(struct.pack("<Q", self.nbytes))
+        whole.update(self._leaves)
+        return whole.digest()
+
+
+def tensor_digest(array: npt.NDArray[np.generic]) -> bytes:
+    """Return the digest of an array's values: 32 bytes."""
+    parts = TensorDigest(array.nbytes)
+    for first_byte, data in little_endian_parts(array):
+        parts.add(first_byte, data)
+    return parts.digest()
+
+
+def little_endian_parts(array: npt.NDArray[np.generic]) -> Iterator[tuple[int, memoryview]]:
+    """Yield (first byte, bytes) of an array in C order and little-endian, one chunk of the digest at a time.
+
+    An array that already lies so is not copied; any other is converted in pieces of DIGEST_CHUNK_BYTES.
+    """
+    swapped = array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and not np.little_endian)
+    if array.flags.c_contiguous and not swapped:
+        data = memoryview(array.reshape(-1).view(np.uint8))
+        for start in range(0, len(data), DIGEST_CHUNK_BYTES):
+            yield start, data[start : start + DIGEST_CHUNK_BYTES]
+        return
+    little = array.dtype.newbyteorder("<") if swapped else array.dtype
+    flat = array.flat
+    step = DIGEST_CHUNK_BYTES // array.dtype.itemsize
+    for first in range(0, array.size, step):
+        part = np.ascontiguousarray(flat[first : first + step], dtype=little)
+        yield first * array.dtype.itemsize, memoryview(part.view(np.uint8))
+
+
+class ModelDigest:
+    """The digest of a model: what stands for its tensors, in any order."""
+
+    def __init__(self) -> None:
+        self._rows: dict[bytes, bytes] = {}
+
+    def add(self, key: str, dtype: int, dims: Iterable[int], digest: bytes) -> None:
+        """Add a tensor.
+
+        key     its key in the model (docs/FORMAT.md, "Keys of tensors")
+        dtype   code of its data type in ONNX (TensorProto.DataType)
+        dims    its shape
+        digest  its tensor digest
+        raises  ArgumentError  if the key was added before
+        """
+        name, shape = encode_key(key), tuple(dims)
+        if name in self._rows:
+            raise ArgumentError("digest.twice", "a tensor was added to a model's digest twice")
+        head = struct.pack(f"<Q{len(name)}sII{len(shape)}Q", len(name), name, dtype, len(shape), *shape)
+        self._rows[name] = head + digest
+
+    def digest(self) -> bytes:
+        """Return the 32 bytes."""
+        whole = _MODEL.copy()
+        whole.update(struct.pack("<Q", len(self._rows)))
+        for name in sorted(self._rows):
+            whole.update(self._rows[name])
+        return whole.digest()
