@@ -35,6 +35,26 @@ GRAM_BLOCK: Final = 65_536
 #: bytes of a tensor under one leaf of its digest (docs/FORMAT.md).
 DIGEST_CHUNK_BYTES: Final = 2**20
 
+# --- ledger ----------------------------------------------------------------------------------------------------------
+#: bytes of one entry's payload: a genesis with LEDGER_MEMBERS_MAX members and their addresses fits.
+LEDGER_ENTRY_BYTES_MAX: Final = 128 * 2**10
+#: members of a swarm, learners too: abscissas of Shamir shares over GF(256) are 1..255.
+LEDGER_MEMBERS_MAX: Final = 255
+#: one-time keys in one key batch: 8 KiB, good for 256 slots.
+LEDGER_KEYS_MAX: Final = 256
+#: entries back that a statement may point to as "the last entry I saw": several rounds of a large swarm; 128 KiB of state.
+LEDGER_SEEN_WINDOW: Final = 4096
+#: certified models that an evaluation may still speak of; bounds the state of a node.
+LEDGER_MODELS_KEPT: Final = 1024
+#: characters of a member's name, and of its address.
+LEDGER_NAME_CHARS_MAX: Final = 64
+LEDGER_ADDRESS_CHARS_MAX: Final = 128
+#: characters of a reason or note, and metrics in one evaluation.
+LEDGER_TEXT_CHARS_MAX: Final = 1000
+LEDGER_METRICS_MAX: Final = 64
+#: entries in one file: a swarm of 100 that makes a round every 10 minutes writes this many in two years.
+LEDGER_ENTRIES_MAX: Final = 50_000_000
+
 # --- output for people -----------------------------------------------------------------------------------------------
 #: differences between two models that are listed; the rest is counted.
 DIFFERENCES_SHOWN_MAX: Final = 10
@@ -44,4 +64,6 @@ NAME_SHOWN_MAX: Final = 120
 assert EMBEDDED_BYTES_MAX < PROTO_BYTES_MAX
 assert ELEMENTS_MAX * 8 < 2**63
 assert DIGEST_CHUNK_BYTES % 8 == 0
+assert LEDGER_MEMBERS_MAX * (3 * 34 + LEDGER_NAME_CHARS_MAX + LEDGER_ADDRESS_CHARS_MAX) < LEDGER_ENTRY_BYTES_MAX
+assert LEDGER_KEYS_MAX * 34 < LEDGER_ENTRY_BYTES_MAX
 assert NAME_SHOWN_MAX < NAME_BYTES_MAX
