@@ -104,7 +104,7 @@ def little_endian_parts(array: npt.NDArray[np.generic]) -> Iterator[tuple[int, m
     """
     swapped = array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and not np.little_endian)
     if array.flags.c_contiguous and not swapped:
-        data = memoryview(array.reshape(-1).view(np.uint8))
+        data = array.reshape(-1).view(np.uint8).data
         for start in range(0, len(data), DIGEST_CHUNK_BYTES):
             yield start, data[start : start + DIGEST_CHUNK_BYTES]
         return
@@ -113,7 +113,7 @@ def little_endian_parts(array: npt.NDArray[np.generic]) -> Iterator[tuple[int, m
     step = DIGEST_CHUNK_BYTES // array.dtype.itemsize
     for first in range(0, array.size, step):
         part = np.ascontiguousarray(flat[first : first + step], dtype=little)
-        yield first * array.dtype.itemsize, memoryview(part.view(np.uint8))
+        yield first * array.dtype.itemsize, part.view(np.uint8).data
 
 
 class ModelDigest:

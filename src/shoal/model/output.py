@@ -1,0 +1,242 @@
+"""New files that take their names together at the end, or leave no trace.
+
+Data are written to temporary siblings with unpredictable names in the output's own folder; a commit makes them durable
+and renames them, the model last.  At any moment the output path holds the whole old file or the whole new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from shoal.errors import ArgumentError, InputError, MachineError, ShoalError, shown
+
+#: bytes moved at once where the kernel cannot copy between two files by itself.
+COPY_BYTES = 2**20
+#: pieces above this size are written by a call of their own.
+GATHERED_BYTES_MAX = 64 * 2**10
+#: permissions of an output before the umask: readable for all, writable for the owner.
+MODE = 0o644
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+#: answers of copy_file_range that mean "not between these two files", not "failed".
+_CANNOT_COPY = {errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.ETXTBSY, errno.EBADF}
+
+
+def machine_error(error: OSError, doing: str, path: os.PathLike[str] | str) -> MachineError:
+    """Return what an operating system's error on an output means to the user."""
+    number = error.errno
+    code = "output.disk_full" if number in _FULL else "output.permission" if number in _DENIED else "output.io"
+    return MachineError(code, f"cannot {doing} {shown(os.fspath(path))}: {error.strerror or error}")
+
+
+class Sibling:
+    """A temporary file beside the output.  Writes go to any offset, from any thread."""
+
+    def __init__(self, name: str, fd: int, output: Path) -> None:
+        self.name = name
+        self.fd = fd
+        self._output = output
+
+    def write(self, at: int, data: bytes | bytearray | memoryview) -> None:
+        """Write all of ``data`` at byte ``at``; the GIL is free meanwhile.
+
+        raises  MachineError  if the disk is full or fails
+        """
+        view = memoryview(data)
+        try:
+            while len(view):
+                done = os.pwrite(self.fd, view, at)
+                at, view = at + done, view[done:]
+        except OSError as error:
+            raise machine_error(error, "write", self._output) from error
+
+    def write_pieces(self, pieces: Iterable[tuple[int, bytes | memoryview]]) -> None:
+        """Write many (offset, bytes), gathering small neighbours: a system call for each would cost more."""
+        gathered = bytearray()
+        start = 0
+        for at, data in pieces:
+            if at != start + len(gathered) or len(gathered) + len(data) > COPY_BYTES:
+                self.write(start, gathered)
+                gathered, start = bytearray(), at
+            if len(data) > GATHERED_BYTES_MAX and not gathered:
+                self.write(at, data)
+                start = at + len(data)
+            else:
+                gathered += data
+        self.write(start, gathered)
+
+    def copy(self, source: int, start: int, stop: int, at: int) -> None:
+        """Copy bytes ``[start, stop)`` of the open file ``source`` to ``at``, inside the kernel where it can.
+
+        raises  InputError    if the source ends early
+                MachineError  if a disk is full or fails
+        """
+        try:
+            while start < stop:
+                done = self._copy_some(source, start, stop - start, at)
+                if done == 0:
+                    raise InputError(
+                        "file.changed", f"a file became shorter while {shown(str(self._output))} was written"
+                    )
+                start, at = start + done, at + done
+        except OSError as error:
+            raise machine_error(error, "copy into", self._output) from error
+
+    def _copy_some(self, source: int, start: int, count: int, at: int) -> int:
+        try:
+            return os.copy_file_range(source, self.fd, count, start, at)
+        except OSError as error:
+            if error.errno not in _CANNOT_COPY:
+                raise
+        data = os.pread(source, min(count, COPY_BYTES), start)
+        self.write(at, data)
+        return len(data)
+
+
+class Output:
+    """A path that will hold a new file, and the siblings that are being written for it.
+
+    path  where the model goes; its folder must be there.  A link is replaced, not followed.
+
+    raises  ArgumentError  if the folder is missing, or the path is there and no regular file
+            MachineError   if the folder cannot be opened
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._siblings: list[str] = []
+        self._fds: list[int] = []
+        self._published: list[str] = []
+        if not self.path.name or "\0" in os.fspath(path):
+            raise ArgumentError("output.path", f"output {shown(os.fspath(path))} names no file")
+        try:
+            self._folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            raise ArgumentError(
+                "output.folder", f"output {shown(os.fspath(path))}: folder {shown(str(self.path.parent))} is not there"
+            ) from None
+        except OSError as error:
+            raise machine_error(error, "open the folder of", path) from error
+        try:
+            self.mode = self._mode()
+        except BaseException:
+            self.abort()
+            raise
+
+    def _mode(self) -> int:
+        """Permissions of the new file: those of the file that it replaces, and never more than MODE."""
+        old = self.status(self.path.name)
+        if old is None or stat.S_ISLNK(old.st_mode):
+            return MODE
+        if not stat.S_ISREG(old.st_mode):
+            raise ArgumentError("output.not_a_file", f"output {shown(str(self.path))} is there and is no regular file")
+        return MODE & old.st_mode
+
+    def status(self, name: str) -> os.stat_result | None:
+        """Return the status of a file of the output's folder, without following a link; None if it is not there."""
+        try:
+            return os.stat(name, dir_fd=self._folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise machine_error(error, "look at", self.path.parent / name) from error
+
+    def names(self) -> list[str]:
+        """Return the names in the output's folder."""
+        try:
+            return os.listdir(self._folder)
+        except OSError as error:
+            raise machine_error(error, "list the folder of", self.path) from error
+
+    def create(self, size: int) -> Sibling:
+        """Create a sibling of ``size`` bytes, all zero, with its room on the disk taken.
+
+        raises  MachineError  if there is no room or no permission
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        # Noted before it is made: whatever interrupts the next lines, abort() finds the file.
+        name = f".shoal-{secrets.token_hex(16)}.tmp"
+        self._siblings.append(name)
+        try:
+            fd = os.open(name, flags, self.mode, dir_fd=self._folder)
+            self._fds.append(fd)
+            if size:
+                os.posix_fallocate(fd, 0, size)
+        except OSError as error:
+            raise machine_error(error, "write", self.path) from error
+        return Sibling(name, fd, self.path)
+
+    def commit(self, named: Sequence[tuple[Sibling, str]]) -> None:
+        """Make the siblings durable and give them their names, in order; the last one must be the output itself.
+
+        raises  MachineError  if the disk fails; the output path then still holds what it held, unless the code is
+                              "output.unconfirmed": then it holds the new file, and a power cut might undo that
+        """
+        try:
+            for sibling, _ in named:
+                os.fsync(sibling.fd)
+            for sibling, name in named[:-1]:
+                if self.status(name) is None:
+                    self._published.append(name)
+                self._rename(sibling, name)
+                # On the disk, too, a model must never come before its data.
+                self._sync_folder()
+            self._rename(*named[-1])
+        except OSError as error:
+            raise machine_error(error, "finish", self.path) from error
+        try:
+            self._sync_folder()
+        except OSError as error:
+            raise MachineError(
+                "output.unconfirmed", f"{shown(str(self.path))} is written, but the disk did not confirm it: {error}"
+            ) from error
+
+    def _rename(self, sibling: Sibling, name: str) -> None:
+        os.rename(sibling.name, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+
+    def _sync_folder(self) -> None:
+        try:
+            os.fsync(self._folder)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # some network file systems have no such call for folders
+                raise
+
+    def remove(self, name: str) -> None:
+        """Remove a file of the folder that nothing needs any more; it does not matter if that fails."""
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=self._folder)
+
+    def abort(self) -> None:
+        """Remove every trace of what was not committed.  May be called at any time, and more than once.
+
+        The output's own sibling is created first and renamed last.  Once its temporary name is gone, the output is
+        there, and files with their final names belong to it.
+        """
+        if self._folder < 0:
+            return
+        uncommitted = bool(self._siblings) and self._is_there(self._siblings[0])
+        for name in self._siblings + (self._published if uncommitted else []):
+            self.remove(name)
+        self.close()
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            return self.status(name) is not None
+        except ShoalError:
+            return True
+
+    def close(self) -> None:
+        """Close all descriptors.  May be called more than once."""
+        for fd in [*self._fds, self._folder]:
+            with contextlib.suppress(OSError):
+                if fd >= 0:
+                    os.close(fd)
+        self._fds.clear()
+        self._folder = -1
