@@ -7,10 +7,23 @@ from typing import Final
 # --- files -----------------------------------------------------------------------------------------------------------
 #: bytes of one protobuf message.  The protobuf library itself stops at 2 GiB; larger models keep their data outside.
 PROTO_BYTES_MAX: Final = 2**31 - 1
+#: versions of the format that onnx 1.23 knows.  Version 3 brought opset_import, without which operators have no meaning.
+IR_VERSION_MIN: Final = 3
+IR_VERSION_MAX: Final = 14
 #: levels of graph inside graph (If, Loop, Scan, functions).  Real models stay below 10; each level costs stack.
 NESTING_MAX: Final = 64
-#: tensors that can be merged in one model.  A large language model has about 10**4.
-TENSORS_MAX: Final = 2_000_000
+#: characters of the path of nodes that names an inner graph; longer ones end in a digest.
+SCOPE_CHARS_MAX: Final = 256
+#: tensors that can be merged in one model.  A large language model has about 10**4; each takes about 1 kB of memory.
+TENSORS_MAX: Final = 262_144
+#: graphs and functions in one model.
+GRAPHS_MAX: Final = 65_536
+#: inputs and outputs of all graphs and functions.  Old models list every initialiser as an input.
+PORTS_MAX: Final = 524_288
+#: attributes of one node.  ONNX knows at most about 20; custom operators may bring more.
+ATTRIBUTES_MAX: Final = 1024
+#: bytes of the description of one input's type.
+TYPE_BYTES_MAX: Final = 2**20
 #: nodes in one model, all graphs and functions together.
 NODES_MAX: Final = 5_000_000
 #: elements in one tensor: 2**48 float64 is 2 PiB, above any file system in use; keeps byte counts inside int64.
@@ -42,7 +55,7 @@ LEDGER_ENTRY_BYTES_MAX: Final = 128 * 2**10
 LEDGER_MEMBERS_MAX: Final = 255
 #: one-time keys in one key batch: 8 KiB, good for 256 slots.
 LEDGER_KEYS_MAX: Final = 256
-#: entries back that a statement may point to as "the last entry I saw": several rounds of a large swarm; 128 KiB of state.
+#: entries back that a statement may point to as "the last entry I saw": several rounds of a large swarm, 128 KiB.
 LEDGER_SEEN_WINDOW: Final = 4096
 #: certified models that an evaluation may still speak of; bounds the state of a node.
 LEDGER_MODELS_KEPT: Final = 1024

@@ -3,10 +3,10 @@
     entry hash = SHA-256("shoal-ledger/v1/entry" || 0x00 || LE64(index) || LE64(term) || prev || SHA-256(payload))
     seal       = leader id (32 bytes) || Ed25519 signature (64 bytes) over H("seal", entry hash), or nothing
 
-The seal is not under the hash: it may be missing, and the same entry with another seal is the same entry.  As each hash
-covers the one before, one seal covers the whole history up to its entry; so a leader seals the last entry of each batch
-that it appends, and the no-op that opens its term.  The payload is a statement (statement.py); this module does not look
-into it.
+The seal is not under the hash: it may be missing, and the same entry with another seal is the same entry.  As each
+hash covers the one before, one seal covers the whole history up to its entry; so a leader seals the last entry of each
+batch that it appends, and the no-op that opens its term.  The payload is a statement (statement.py); this module does
+not look into it.
 """
 
 from __future__ import annotations
