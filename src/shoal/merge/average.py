@@ -1,0 +1,41 @@
+"""Rules that look at each coordinate alone: mean, median, trimmed mean."""
+
+from __future__ import annotations
+
+from shoal.errors import ArgumentError
+from shoal.kernels import dispatch
+from shoal.merge.tile import Combine, Run
+
+
+def mean(run: Run) -> Combine:
+    """Weighted mean of each coordinate.
+
+    source  McMahan et al., AISTATS 2017 (FederatedAveraging), algorithm 1: weights are the numbers of samples
+    """
+    weights = run.weights or (1.0,) * run.count
+    return Combine(lambda tile: dispatch.weighted_mean(tile.inputs, weights, tile.out, threads=tile.threads))
+
+
+def median(run: Run) -> Combine:
+    """Weighted median of each coordinate; the mean of the two middle values where the weights leave a choice.
+
+    source  Yin et al., ICML 2018, definition 1
+    """
+    weights = run.weights
+    return Combine(lambda tile: dispatch.median(tile.inputs, weights, tile.out, threads=tile.threads))
+
+
+def trimmed_mean(run: Run) -> Combine:
+    """Weighted mean of what is left when int(beta * N) values are cut at each end of every coordinate.
+
+    source  Yin et al., ICML 2018, definition 2; the count is rounded down, as in scipy.stats.trim_mean and Flower
+    """
+    weights, trim = run.weights, int(run.parameters["beta"] * run.count)
+    if 2 * trim >= run.count:
+        raise ArgumentError(
+            "rule.models",
+            f"trimmed-mean with beta={run.parameters['beta']:g} cuts {trim} of {run.count} models at each end and "
+            "leaves none; expected a smaller beta",
+        )
+    run.notes["cut_at_each_end"] = trim
+    return Combine(lambda tile: dispatch.trimmed_mean(tile.inputs, weights, trim, tile.out, threads=tile.threads))

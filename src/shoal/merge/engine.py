@@ -1,0 +1,363 @@
+"""The merge itself: tensors of N sources through a rule into a sink, tile by tile."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from shoal.errors import InputError, shown
+from shoal.kernels import dispatch
+from shoal.limits import DIGEST_CHUNK_BYTES, GRAM_BLOCK, STREAM_BYTES_MAX
+from shoal.merge.fixed import rewritten, settle_fixed
+from shoal.merge.moments import Moments
+from shoal.merge.options import Plan
+from shoal.merge.source import Sink, Source, Tensor
+from shoal.merge.sweep import OrderedSum, Sweep
+from shoal.merge.tile import Array, Combine, Measure, Tile
+from shoal.merge.tiles import Buffers, Item, Stretch, cut, items
+
+#: elements of a tile of arrays in memory, where numpy and not a kernel does the work.
+NUMPY_TILE = 2**18
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a merge did.
+
+    merged, passed, local   tensors that were merged; that are never merged and went through; that were not selected
+    parameters              numbers that were merged
+    bytes_read, bytes_written    of tensors
+    passes                  readings of the data
+    notes                   what the rule chose
+    """
+
+    merged: int = 0
+    passed: int = 0
+    local: int = 0
+    parameters: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    passes: int = 0
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+class Engine:
+    """One merge.
+
+    plan     checked options
+    sources  one for each model, all with the same tensors
+    base     the base model, or None
+    scales   keys of quantisation scales: floating numbers that must be equal in all models
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        sources: Sequence[Source],
+        base: Source | None = None,
+        scales: frozenset[str] = frozenset(),
+    ) -> None:
+        self.plan = plan
+        self.first = sources[0]
+        self.active = [sources[i] for i in plan.places]
+        self.base = base if plan.rule.needs_base or plan.outer else None
+        self.sink: Sink
+        self.moments: Moments | None = None
+        self.outcome = Outcome()
+        self.in_memory = self.first.in_memory
+        self.threads = plan.options.threads or dispatch.thread_count()
+        self._lock = threading.Lock()
+        self.floats: list[Tensor] = []
+        self.fixed: list[Tensor] = []
+        self.local: list[Tensor] = []
+        for key in sorted(self.first.tensors):
+            tensor = self.first.tensors[key]
+            if not plan.options.selects(key):
+                self.local.append(tensor)
+            elif tensor.kind == "float" and key not in scales:
+                self.floats.append(tensor)
+            else:
+                self.fixed.append(tensor)
+        rule = plan.rule
+        copies = len(self.active) * rule.passes + (0 if self.base is None else 1)
+        self._bytes_total = sum(t.nbytes for t in self.floats) * copies
+
+    def rewritten(self) -> set[str]:
+        """Keys of the tensors whose value may differ from the first model's."""
+        counts = self.active[0] is self.first
+        fixed = (t.key for t in self.fixed if rewritten(t, self.plan.options.integers, counts))
+        return {*(t.key for t in self.floats), *fixed}
+
+    def run(self, sink: Sink, moments: Moments | None = None) -> Outcome:
+        """Merge; the sink has everything when this returns.
+
+        sink     where the result goes
+        moments  the outer optimiser's memory; needed if there is an optimiser
+        raises  InputError, ArgumentError  naming model and tensor, if the models cannot be merged; the sink is then
+                                           half filled and must be thrown away
+        """
+        self.sink, self.moments = sink, moments
+        settle_fixed(self.fixed, self.active, self.first, self.sink, self.plan.options.integers)
+        for tensor in self.local:
+            self.sink.keep(tensor)
+        self.outcome.local, self.outcome.passed = len(self.local), len(self.fixed)
+        self.outcome.merged = len(self.floats)
+        self.outcome.parameters = sum(t.elements for t in self.floats)
+        self._merge()
+        self._progress(None)
+        return self.outcome
+
+    # --- measuring and combining -------------------------------------------------------------------------------------
+
+    def _merge(self) -> None:
+        per_tensor = self.plan.rule.scope == "tensor"
+        combines: dict[str, Combine] = {}
+        whole: Combine | None = None
+        if per_tensor:
+            large = cut(len(self.active) + 1, self.threads).tile_bytes
+            for tensor in self.floats:
+                if tensor.nbytes > large:
+                    combines[tensor.key] = self.plan.rule.build(SweepRun(self, [tensor]))
+        else:
+            whole = self.plan.rule.build(SweepRun(self, self.floats))
+        self.combine(whole, combines)
+
+    def combine(self, whole: Combine | None, combines: Mapping[str, Combine]) -> None:
+        """The last sweep: read, combine, step of the outer optimiser, hand over."""
+        native = self.in_memory and self.plan.rule.native and self.plan.outer is None
+        count = len(self.active) + (self.base is not None) + 2 * (self.moments is not None)
+        size = cut(count, self.threads)
+        tile_bytes = NUMPY_TILE * 8 if self.in_memory else size.tile_bytes
+
+        def work(item: Item, buffers: Buffers) -> None:
+            if whole is not None and not self.in_memory and len(item) > 1:
+                self._combine(whole, item, buffers, 1)
+                return
+            for stretch in item:
+                chosen = (
+                    whole or combines.get(stretch.tensor.key) or self.plan.rule.build(TileRun(self, stretch, buffers))
+                )
+                if native:
+                    self._combine(chosen, (stretch,), buffers, self.plan.options.threads)
+                else:
+                    self._chunk(chosen, stretch, tile_bytes, buffers)
+
+        if native:
+            todo: list[Item] = [(Stretch(t, 0, t.elements),) for t in self.floats if t.elements]
+            Sweep(todo, Buffers, work).run(1)
+        else:
+            chunk = tile_bytes if self.in_memory else DIGEST_CHUNK_BYTES
+            Sweep(items(self.floats, chunk), Buffers, work).run(size.threads)
+        for tensor in self.floats:
+            if not tensor.elements:
+                self.sink.put(tensor, 0, np.empty(0, tensor.dtype))
+        self.outcome.passes += 1
+
+    def _chunk(self, combine: Combine, stretch: Stretch, tile_bytes: int, buffers: Buffers) -> None:
+        """One stretch that may be larger than a tile: combine its tiles, then hand it over as one."""
+        tensor, step = stretch.tensor, max(tile_bytes // stretch.tensor.dtype.itemsize // 8, 1) * 8
+        out = self._out(stretch, buffers)
+        for offset in range(0, stretch.count, step):
+            part = Stretch(tensor, stretch.first + offset, min(step, stretch.count - offset))
+            self._tile(combine, (part,), out[offset : offset + part.count], buffers, 1)
+        self.sink.put(tensor, stretch.first, out)
+        with self._lock:
+            self.outcome.bytes_written += out.nbytes
+
+    def _combine(self, combine: Combine, item: Item, buffers: Buffers, threads: int) -> None:
+        """One or several whole stretches as one tile."""
+        total = sum(stretch.count for stretch in item)
+        out = self._out(item[0], buffers) if len(item) == 1 else buffers.get("out", item[0].tensor.dtype, total)
+        self._tile(combine, item, out, buffers, threads)
+        offset = 0
+        for stretch in item:
+            self.sink.put(stretch.tensor, stretch.first, out[offset : offset + stretch.count])
+            offset += stretch.count
+        with self._lock:
+            self.outcome.bytes_written += out.nbytes
+
+    def _out(self, stretch: Stretch, buffers: Buffers) -> Array:
+        place = self.sink.place(stretch.tensor, stretch.first, stretch.count)
+        return buffers.get("out", stretch.tensor.dtype, stretch.count) if place is None else place
+
+    def _tile(self, combine: Combine, item: Item, out: Array, buffers: Buffers, threads: int) -> None:
+        """Read one tile of every model that is wanted, combine, take the outer step, check what comes out."""
+        wanted = range(len(self.active)) if combine.models is None else combine.models
+        inputs = [self.read(self.active[i], item, buffers, i) for i in wanted]
+        base = None if self.base is None else self.read(self.base, item, buffers, "base")
+        key, first = (item[0].tensor.key, item[0].first) if len(item) == 1 else ("", 0)
+        finite = combine.apply(Tile(key, first, inputs, base, out, threads))
+        if self.plan.refuse_nonfinite and not finite:
+            self.refuse_nonfinite(item, inputs, [self.active[i] for i in wanted], base)
+        outer = self.plan.outer
+        if outer is not None and self.moments is not None:
+            assert base is not None
+            if self.plan.refuse_nonfinite and dispatch.stats(base, threads=1)[2]:
+                self.refuse_nonfinite(item, [], [], base)
+            self.moments.step(outer, item, base, out, buffers)
+        if self.plan.refuse_nonfinite and (outer is not None or not self.plan.rule.convex):
+            self._refuse_overflow(item, out)
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def read(self, source: Source, item: Item, buffers: Buffers, who: object) -> Array:
+        """The item's elements in one array: a view of the caller's, or the thread's buffer for ``who``."""
+        if source.in_memory:
+            assert len(item) == 1
+            view = source.read(source.tensors[item[0].tensor.key], item[0].first, None)[: item[0].count]
+            self._progress(view.nbytes)
+            return view
+        total = sum(stretch.count for stretch in item)
+        buffer = buffers.get(who, item[0].tensor.dtype, total)
+        offset = 0
+        for stretch in item:
+            source.read(source.tensors[stretch.tensor.key], stretch.first, buffer[offset : offset + stretch.count])
+            offset += stretch.count
+        self._progress(buffer.nbytes)
+        return buffer
+
+    def _progress(self, nbytes: int | None) -> None:
+        """Count bytes that were read; None: done."""
+        with self._lock:
+            self.outcome.bytes_read += nbytes or 0
+            if self.plan.options.progress is not None:
+                read = self.outcome.bytes_read
+                total = read if nbytes is None else max(self._bytes_total, read)
+                self.plan.options.progress(read, total)
+
+    # --- refusing ----------------------------------------------------------------------------------------------------
+
+    def refuse_nonfinite(
+        self, item: Item, inputs: Sequence[Array], sources: Sequence[Source], base: Array | None
+    ) -> None:
+        """Raise the error that names the first NaN or Inf of these arrays; return if there is none."""
+        found = list(zip(sources, inputs, strict=True))
+        if base is not None and self.base is not None:
+            found.append((self.base, base))
+        for source, array in found:
+            place = dispatch.stats(array, threads=1)[3]
+            if place >= 0:
+                stretch, element = locate(item, place)
+                raise source.fault(
+                    "tensor.nonfinite",
+                    f"{source.label}: tensor {shown(stretch.tensor.key)} has {array[place]} at element {element} of "
+                    f"{stretch.tensor.elements}; expected finite numbers",
+                )
+
+    def _refuse_overflow(self, item: Item, out: Array) -> None:
+        place = dispatch.stats(out, threads=1)[3]
+        if place >= 0:
+            stretch, element = locate(item, place)
+            raise InputError(
+                "merge.overflow",
+                f"tensor {shown(stretch.tensor.key)}: the result at element {element} is {out[place]}, which "
+                f"{out.dtype} cannot hold; expected a finite number",
+            )
+
+
+def locate(item: Item, place: int) -> tuple[Stretch, int]:
+    """The stretch that holds element ``place`` of an item, and the element's place in its tensor."""
+    for stretch in item:
+        if place < stretch.count:
+            return stretch, stretch.first + place
+        place -= stretch.count
+    raise AssertionError("place outside of the item")
+
+
+class _Run:
+    """What `SweepRun` and `TileRun` share: the plan, as a rule sees it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.count = len(engine.active)
+        self.places = engine.plan.places
+        self.weights = engine.plan.weights
+        self.parameters = engine.plan.settings
+        self.notes = engine.outcome.notes
+
+    @property
+    def models_at_once(self) -> int:
+        """Models whose GRAM_BLOCK fits in memory at once."""
+        return self.count if self.engine.in_memory else (STREAM_BYTES_MAX - DIGEST_CHUNK_BYTES) // (GRAM_BLOCK * 8)
+
+
+class SweepRun(_Run):
+    """A rule's view of all tensors, or of one large one: measuring is a sweep."""
+
+    def __init__(self, engine: Engine, tensors: Sequence[Tensor]) -> None:
+        super().__init__(engine)
+        self._tensors = tensors
+
+    def total(self, measure: Measure, models: Sequence[int] | None = None, *, blocks: bool = False) -> Array:
+        engine = self.engine
+        wanted = range(self.count) if models is None else models
+        base = engine.base if engine.plan.rule.needs_base else None
+        native = engine.in_memory and engine.plan.rule.native
+        size = cut(len(wanted) + (base is not None), 1 if native else engine.threads)
+        largest = max((t.dtype.itemsize for t in self._tensors), default=8)
+        block = GRAM_BLOCK * largest
+        if blocks and not native and size.tile_bytes < block:
+            threads = max(STREAM_BYTES_MAX // (block * (len(wanted) + (base is not None))), 1)
+            size = type(size)(min(threads, engine.threads), block)
+
+        def work(item: Item, buffers: Buffers) -> list[Array]:
+            return [self._part(measure, stretch, wanted, base, buffers) for stretch in item]
+
+        todo: list[Item] = [(Stretch(t, 0, t.elements),) for t in self._tensors if t.elements]
+        if not native:
+            todo = items(self._tensors, size.tile_bytes)
+        sweep = Sweep(todo, Buffers, work)
+        sweep.run(size.threads)
+        engine.outcome.passes += 1
+        if sweep.total.value is None:  # no element at all: measure nothing of the right shape
+            empty = np.empty(0, np.float32)
+            return measure(Tile("", 0, [empty] * len(wanted), empty, empty, 1)).sum(axis=0)
+        return sweep.total.value
+
+    def _part(self, measure: Measure, stretch: Stretch, wanted: Sequence[int], base: Any, buffers: Buffers) -> Array:
+        engine = self.engine
+        native = engine.in_memory and engine.plan.rule.native
+        inputs = [engine.read(engine.active[i], (stretch,), buffers, i) for i in wanted]
+        ground = None if base is None else engine.read(base, (stretch,), buffers, "base")
+        none = np.empty(0, stretch.tensor.dtype)
+        threads = engine.plan.options.threads if native else 1
+        return measure(Tile(stretch.tensor.key, stretch.first, inputs, ground, none, threads))
+
+    def nonfinite(self) -> frozenset[int]:
+        """Read the data once; the models that have a NaN or Inf.  Raises the error that names it if that is refused."""
+        found = self.total(self._count_nonfinite)
+        return frozenset(int(i) for i in np.flatnonzero(found))
+
+    def _count_nonfinite(self, tile: Tile) -> Array:
+        counts = np.array([[dispatch.stats(x, threads=tile.threads)[2] for x in tile.inputs]], np.int64)
+        if counts.any() and self.engine.plan.refuse_nonfinite:
+            tensor = self.engine.first.tensors[tile.key]
+            item = (Stretch(tensor, tile.first, len(tile.inputs[0])),)
+            self.engine.refuse_nonfinite(item, tile.inputs, self.engine.active, None)
+        return counts
+
+
+class TileRun(_Run):
+    """A rule's view of one small tensor that lies in memory already: measuring looks at it once more."""
+
+    def __init__(self, engine: Engine, stretch: Stretch, buffers: Buffers) -> None:
+        super().__init__(engine)
+        self._stretch = stretch
+        self._buffers = buffers
+
+    def total(self, measure: Measure, models: Sequence[int] | None = None, *, blocks: bool = False) -> Array:
+        run = SweepRun(self.engine, [self._stretch.tensor])
+        wanted = range(self.count) if models is None else models
+        assert not blocks or self._stretch.first == 0
+        parts = run._part(measure, self._stretch, wanted, self.engine.base, self._buffers)
+        sums = OrderedSum()
+        sums.put(0, [parts])
+        assert sums.value is not None
+        return sums.value
+
+    def nonfinite(self) -> frozenset[int]:
+        raise AssertionError("no rule that looks at one tensor asks for this")

@@ -1,0 +1,75 @@
+"""Tensors that are never averaged: they must be equal in all models, or the option says which to take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from shoal.errors import shown
+from shoal.limits import DIGEST_CHUNK_BYTES
+from shoal.merge.options import Integers
+from shoal.merge.source import Sink, Source, Tensor
+from shoal.merge.tile import Array
+
+
+def rewritten(tensor: Tensor, integers: Integers, first_counts: bool) -> bool:
+    """True if the output's value may differ from the first model's, so that it has to be written."""
+    return not first_counts or (integers == "max" and tensor.kind == "integer")
+
+
+def settle_fixed(
+    tensors: Sequence[Tensor], active: Sequence[Source], first: Source, sink: Sink, integers: Integers
+) -> None:
+    """Compare each of ``tensors`` in all models that count, byte by byte, and hand the sink its value.
+
+    integers  "require-equal", or "first" (of the models that count) or "max" (of each element) for whole numbers
+    raises    the fault of the first model that differs, naming tensor and element
+    """
+    first_counts = active[0] is first
+    for tensor in tensors:
+        free = tensor.kind == "integer" and integers != "require-equal"
+        write = rewritten(tensor, integers, first_counts)
+        if write or not (free and integers == "first"):
+            _settle(tensor, active, sink if write else None, integers if free else "require-equal")
+        if not write:
+            sink.keep(tensor)
+
+
+def _settle(tensor: Tensor, active: Sequence[Source], sink: Sink | None, how: Integers) -> None:
+    step = DIGEST_CHUNK_BYTES // tensor.dtype.itemsize
+    for start in range(0, tensor.elements, step):
+        count = min(step, tensor.elements - start)
+        value = _read(active[0], tensor, start, count)
+        for source in active[1:] if how != "first" else ():
+            other = _read(source, tensor, start, count)
+            if how == "max":
+                value = np.maximum(value, other)
+            elif value.tobytes() != other.tobytes():
+                raise _difference(tensor, start, active[0], value, source, other)
+        if sink is not None:
+            sink.put(tensor, start, value)
+    if not tensor.elements and sink is not None:
+        sink.put(tensor, 0, np.empty(0, tensor.dtype))
+
+
+def _read(source: Source, tensor: Tensor, start: int, count: int) -> Array:
+    buffer = None if source.in_memory else np.empty(count, tensor.dtype)
+    return source.read(source.tensors[tensor.key], start, buffer)[:count]
+
+
+def _difference(tensor: Tensor, start: int, one: Source, value: Array, two: Source, other: Array) -> Exception:
+    unequal = (value.view(np.uint8) != other.view(np.uint8)).reshape(len(value), -1).any(axis=1)
+    place = int(np.argmax(unequal))
+    found = f"{shown(str(other[place]))} at element {start + place}, {one.label} has {shown(str(value[place]))}"
+    if tensor.kind == "float":
+        return two.fault(
+            "tensor.scales",
+            f"{two.label}: quantisation scale {shown(tensor.key)} is {found}; expected the same scale in all models",
+        )
+    choice = " (or choose with integers=first or max)" if tensor.kind == "integer" else ""
+    return two.fault(
+        "tensor.differs",
+        f"{two.label}: tensor {shown(tensor.key)} of {tensor.dtype}, which is never averaged, is {found}; expected "
+        f"equal{choice}",
+    )

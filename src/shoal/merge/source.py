@@ -1,0 +1,133 @@
+"""Where tensors come from and where they go: arrays in memory here, files in `files`; the engine sees no difference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from shoal.errors import ArgumentError, InputError, ShoalError
+from shoal.kernels.reference import DTYPES
+from shoal.merge.tile import Array
+
+#: float: merged; integer: as the option ``integers`` says; fixed: must be equal in all models
+Kind = Literal["float", "integer", "fixed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor as the engine sees it.
+
+    key       identity in its model
+    kind      what may be done with it
+    dtype     of `elements`, native byte order (types that numpy cannot add are seen as uint8, their bytes)
+    elements  their number
+    dims      shape, for messages and digests
+    code      ONNX's number of the element type, 0 if it has none
+    """
+
+    key: str
+    kind: Kind
+    dtype: np.dtype[Any]
+    elements: int
+    dims: tuple[int, ...]
+    code: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        return self.elements * self.dtype.itemsize
+
+
+class Source(Protocol):
+    """The tensors of one model.
+
+    label      for messages: "model 2", "model 2 (b.onnx)"
+    tensors    by key
+    in_memory  `read` returns a view of what is there, and leaves the buffer alone
+    """
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def tensors(self) -> Mapping[str, Tensor]: ...
+    @property
+    def in_memory(self) -> bool: ...
+
+    def read(self, tensor: Tensor, first: int, out: Array | None) -> Array:
+        """Elements from ``first``, as many as fit in ``out``, which is filled and returned; thread-safe.
+
+        A source in memory takes None, and returns a view of all elements from ``first``.
+        """
+        ...
+
+    def fault(self, code: str, message: str) -> ShoalError:
+        """The error to raise when this model's numbers are at fault."""
+        ...
+
+
+class Sink(Protocol):
+    """Where the merged tensors go."""
+
+    def place(self, tensor: Tensor, first: int, count: int) -> Array | None:
+        """Memory that the result may be written to directly, or None."""
+        ...
+
+    def put(self, tensor: Tensor, first: int, values: Array) -> None:
+        """Take a finished stretch: whole chunks of DIGEST_CHUNK_BYTES, or up to the tensor's end; thread-safe."""
+        ...
+
+    def keep(self, tensor: Tensor) -> None:
+        """The tensor keeps the value that the first model gives it."""
+        ...
+
+
+class MemorySource:
+    """Arrays of the caller: 1-D views, C-contiguous, native byte order."""
+
+    in_memory = True
+
+    def __init__(self, label: str, arrays: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self.label = label
+        self.arrays = arrays
+        self.tensors = {
+            key: Tensor(key, kind_of(array.dtype), array.dtype, len(array), shapes[key])
+            for key, array in arrays.items()
+        }
+
+    def read(self, tensor: Tensor, first: int, out: Array | None) -> Array:
+        count = tensor.elements - first if out is None else len(out)
+        return self.arrays[tensor.key][first : first + count]
+
+    def fault(self, code: str, message: str) -> ShoalError:
+        return ArgumentError(code, message)
+
+
+class MemorySink:
+    """Results in arrays: 1-D views of what the caller gets back."""
+
+    def __init__(self, arrays: Mapping[str, Array], first: MemorySource) -> None:
+        self._arrays = arrays
+        self._first = first
+
+    def place(self, tensor: Tensor, first: int, count: int) -> Array | None:
+        return self._arrays[tensor.key][first : first + count]
+
+    def put(self, tensor: Tensor, first: int, values: Array) -> None:
+        target = self._arrays[tensor.key][first : first + len(values)]
+        if target.ctypes.data != values.ctypes.data:
+            target[...] = values
+
+    def keep(self, tensor: Tensor) -> None:
+        self.put(tensor, 0, self._first.arrays[tensor.key])
+
+
+def kind_of(dtype: np.dtype[Any]) -> Kind:
+    """What may be done with an array of this dtype."""
+    if dtype in DTYPES:
+        return "float"
+    return "integer" if dtype.kind in "iu" and dtype.type.__module__ == "numpy" else "fixed"
+
+
+__all__ = ["InputError", "Kind", "MemorySink", "MemorySource", "Sink", "Source", "Tensor", "kind_of"]

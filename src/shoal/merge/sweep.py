@@ -1,0 +1,108 @@
+"""One reading of the data by several threads: who does what, in which order partial results are added, what stops it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from shoal.merge.tile import Array
+
+Item = TypeVar("Item")
+Worker = TypeVar("Worker")
+
+#: finished items that may wait for an earlier one, per thread.
+WAITING_MAX = 4
+
+
+class OrderedSum:
+    """The sum of partial results, added in the order of the items that they come from, whichever is ready first."""
+
+    def __init__(self) -> None:
+        self.value: Array | None = None
+        self._waiting: dict[int, list[Array]] = {}
+        self.next = 0
+
+    def put(self, index: int, parts: list[Array]) -> None:
+        """Take the partial results of item ``index``: arrays whose first axis counts them.  The caller holds the lock."""
+        self._waiting[index] = parts
+        while self.next in self._waiting:
+            for part in self._waiting.pop(self.next):
+                for row in part:
+                    self.value = row.copy() if self.value is None else np.add(self.value, row, out=self.value)
+            self.next += 1
+
+
+class Sweep(Generic[Item, Worker]):
+    """Threads that take items in order.
+
+    start   makes what one thread owns (its buffers)
+    work    (item, what the thread owns) -> partial results, added up in ``total``
+
+    If items fail, all earlier ones are finished and the error of the first of them is raised: the same one every time.
+    """
+
+    def __init__(
+        self, items: Sequence[Item], start: Callable[[], Worker], work: Callable[[Item, Worker], list[Array] | None]
+    ) -> None:
+        self._items = items
+        self._start = start
+        self._work = work
+        self._changed = threading.Condition()
+        self._taken = 0
+        self._stop = False
+        self._errors: dict[int, BaseException] = {}
+        self.total = OrderedSum()
+
+    def run(self, threads: int) -> None:
+        """Do all items; return when every thread has ended."""
+        count = min(threads, len(self._items))
+        if count <= 1:
+            self._loop(1)
+        else:
+            pool = [threading.Thread(target=self._loop, args=(count,), daemon=True) for _ in range(count)]
+            try:
+                for thread in pool:
+                    thread.start()
+                for thread in pool:
+                    thread.join()
+            except BaseException:
+                self._halt()
+                for thread in pool:
+                    if thread.ident is not None:
+                        thread.join()
+                raise
+        if self._errors:
+            raise self._errors[min(self._errors)]
+
+    def _halt(self) -> None:
+        with self._changed:
+            self._stop = True
+            self._changed.notify_all()
+
+    def _take(self, threads: int) -> int | None:
+        """The next item; None if there is none, or somebody failed.  Waits while too many finished ones wait."""
+        with self._changed:
+            while not self._stop and self._taken - self.total.next > WAITING_MAX * threads:
+                self._changed.wait()
+            if self._stop or self._taken == len(self._items):
+                return None
+            self._taken += 1
+            return self._taken - 1
+
+    def _loop(self, threads: int) -> None:
+        worker: Worker | None = None
+        while (index := self._take(threads)) is not None:
+            try:
+                worker = self._start() if worker is None else worker
+                parts = self._work(self._items[index], worker) or []
+            except BaseException as error:
+                with self._changed:
+                    self._errors[index] = error
+                self._halt()
+                return
+            with self._changed:
+                self.total.put(index, parts)
+                self._changed.notify_all()
