@@ -34,7 +34,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class Lean:
-    """What kind of patients a simulated site draws: features (on the common scale) and how strongly it prefers them high.
+    """What kind of patients a simulated site draws: features (on the common scale), and how much it prefers them high.
 
     share  relative size before the preferences act
     """

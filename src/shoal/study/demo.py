@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from shoal.evaluate.metrics import Floats
 from shoal.study.data import Cohort
 from shoal.study.network import Training
-from shoal.study.score import Estimate, Floats, estimate, gain, plain_auc, risks
+from shoal.study.score import Estimate, estimate, gain, plain_auc, risks
 from shoal.study.sites import Patients, Site, make_sites
 from shoal.study.ways import Plan, learn
 
@@ -120,7 +121,7 @@ def run_demo(cohort: Cohort, plan: Plan, out: Path, tell: Callable[[str], None])
         seed=plan.seed,
         method=plan.method,
         rows=_rows(sites, pooled, last, everyone, plan.seed),
-        homes=_homes(sites, last, everyone, plan.seed),
+        homes=_homes(sites, last, plan.seed),
         curves=curves,
         merged_file=str(merged),
         command=f"shoal merge {' '.join(files)} --weights {weights} --method {plan.method} -o merged.onnx",
@@ -142,7 +143,7 @@ def _rows(sites: list[Site], pooled: Site, last: dict[str, Floats], everyone: Pa
     ]
 
 
-def _homes(sites: list[Site], last: dict[str, Floats], everyone: Patients, seed: int) -> list[Home]:
+def _homes(sites: list[Site], last: dict[str, Floats], seed: int) -> list[Home]:
     homes, start = [], 0
     for site in sites:
         part = slice(start, start + len(site.test))
@@ -184,14 +185,15 @@ def conclusion(result: Result) -> str:
     at_home = [h.site for h in home if h.gain.value is not None and h.gain.value > 0]
     clear_home = [h.site for h in home if h.gain.low is not None and h.gain.low > 0]
     lines.append(
-        f"On its own patients it is better for {len(at_home)} of {len(home)} hospitals ({', '.join(at_home) or 'none'}), "
-        f"beyond chance for {', '.join(clear_home) or 'none of them'}."
+        f"On its own patients it is better for {len(at_home)} of {len(home)} hospitals "
+        f"({', '.join(at_home) or 'none'}), beyond chance for {', '.join(clear_home) or 'none of them'}."
     )
     pooled = next(row.gain for row in result.rows if row.model == "pooled")
     if pooled is not None and pooled.value is not None and pooled.low is not None and pooled.high is not None:
         within = "zero lies inside" if pooled.low <= 0 <= pooled.high else "zero lies outside"
         lines.append(
-            f"Merged minus pooled: {pooled.value:+.3f} (95 % interval {pooled.low:+.3f} to {pooled.high:+.3f}: {within})."
+            f"Merged minus pooled: {pooled.value:+.3f} "
+            f"(95 % interval {pooled.low:+.3f} to {pooled.high:+.3f}: {within})."
         )
     return " ".join(lines)
 

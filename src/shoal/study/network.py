@@ -88,12 +88,13 @@ def train(start: Parameters, patients: Patients, how: Training, seed: int) -> Pa
                 mean[k] += 0.1 * (g - mean[k])
                 square[k] += 0.001 * (g * g - square[k])
                 change = (mean[k] / (1 - 0.9**step)) / (np.sqrt(square[k] / (1 - 0.999**step)) + 1e-8)
-                now[k] -= np.float32(how.rate) * (change + np.float32(how.decay) * now[k] * (now[k].ndim > 1))
+                shrink = np.float32(how.decay) * now[k] if now[k].ndim > 1 else np.float32(0)
+                now[k] -= np.float32(how.rate) * (change + shrink)
     return now
 
 
 def write_onnx(parameters: Parameters, path: Path) -> None:
-    """The network as an ONNX file: float32 input `patients` [rows, columns], float32 output `risk` [rows, 1] in 0..1."""
+    """The network as an ONNX file: float32 `patients` [rows, columns] in, float32 `risk` [rows, 1] in 0..1 out."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 

@@ -7,7 +7,7 @@ leaves one ONNX file per round; the merge is the engine's own, from file to file
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from shoal.study.network import Training, initial, read_onnx, train, write_onnx
@@ -21,14 +21,14 @@ class Plan:
     rounds: int
     seed: int
     method: str = "mean"
-    training: Training = Training()
+    training: Training = field(default_factory=Training)
 
 
 #: (files of one round, one per site; samples per site; file to write) -> what each site begins the next round with
 Meeting = Callable[[list[Path], list[int], Path, str], list[Path]]
 
 
-def _alone(files: list[Path], samples: list[int], output: Path, method: str) -> list[Path]:
+def _alone(files: list[Path], *_: object) -> list[Path]:
     return files
 
 

@@ -1,0 +1,51 @@
+"""shoal eval: a model on a data file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shoal.cli.show import Format, line, print_json
+from shoal.errors import shown
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="ONNX model.", show_default=False)],
+    data: Annotated[
+        Path, typer.Argument(help="Data: .npz (arrays) or .csv (a header, then numbers).", show_default=False)
+    ],
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", help="auc, accuracy, f1 or loss; repeatable; all if none is named.")
+    ] = None,
+    inputs: Annotated[
+        str | None, typer.Option("--inputs", help="Arrays or columns for the model's inputs, separated by commas.")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option("--labels", help="Array or column with the labels (else: label, labels, y, target).")
+    ] = None,
+    output: Annotated[str | None, typer.Option("--output", help="Which output of the model holds the scores.")] = None,
+    scores: Annotated[str, typer.Option("--scores", help="What the scores are: auto, probability or logit.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    format: Annotated[Format, typer.Option("--format", help="text or json.")] = Format.text,
+) -> None:
+    """Run a model on held-out data and measure it: AUC, accuracy, F1 and log loss."""
+    from shoal.evaluate.question import Question
+    from shoal.evaluate.question import evaluate as answer_to
+
+    names = tuple(m for word in metric or [] for m in word.split(",") if m)
+    columns = tuple(n for n in (inputs or "").split(",") if n)
+    answer = answer_to(model, data, Question(names, columns, labels, output, scores, device))
+    if format is Format.json:
+        print_json(asdict(answer))
+        return
+    where = f"{shown(answer.model)} on {shown(answer.data)}"
+    line(f"{where}: {answer.rows} rows, {answer.classes} classes, read as {answer.scores}")
+    for name, value in answer.metrics.items():
+        line(f"{name:9} {'not defined for these labels' if value is None else format_number(value)}")
+
+
+def format_number(value: float) -> str:
+    return f"{value:.6f}"

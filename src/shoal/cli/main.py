@@ -1,0 +1,142 @@
+"""The command `shoal`: its sub-commands, and what becomes of errors.
+
+Exit codes: 0 done; 1 an input, the machine or the swarm is at fault: one line `error: ...` on standard error (and with
+`--format json` an object {"error": {"code", "message"}} on standard output); 2 wrong usage; 130 and 143 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from shoal import __version__
+from shoal.cli import demo, evaluate, inspect, merge, rules
+from shoal.errors import ShoalError, shown
+
+app = typer.Typer(
+    name="shoal",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Merge models that were trained apart: ONNX in, ONNX out.",
+)
+app.command("merge")(merge.merge)
+app.command("inspect")(inspect.inspect)
+app.command("eval")(evaluate.evaluate)
+app.command("rules")(rules.rules)
+app.command("demo")(demo.demo)
+
+#: characters of an error line: a message may list differences, but must stay one line
+LINE_MAX = 4000
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived.  Raised so that a half-written output is taken away on the way out."""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"shoal {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show a traceback with an error (anywhere in the line).")
+    ] = False,
+) -> None:
+    """Merge models that were trained apart: ONNX in, ONNX out."""
+
+
+def run() -> NoReturn:
+    """The entry point: run the command line and leave the process with its exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    words = sys.argv[1:]
+    own = words[: words.index("--")] if "--" in words else words
+    debug = "--debug" in own or os.environ.get("SHOAL_DEBUG") == "1"
+    words = [w for i, w in enumerate(words) if w != "--debug" or i >= len(own)]
+    code = 1
+    try:
+        code = _run(words, debug)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader went away; what is left in the buffer has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    raise Terminated
+
+
+def _run(words: list[str], debug: bool) -> int:
+    try:
+        code = app(args=words, prog_name="shoal", standalone_mode=False)
+        if code == 130:
+            _report("interrupted", "interrupted", words)
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        raise
+    except Terminated:
+        _report("terminated", "terminated", words)
+        return 143
+    except KeyboardInterrupt:
+        _report("interrupted", "interrupted", words)
+        return 130
+    except Exception as error:
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        return _failed(error, words)
+
+
+def _failed(error: Exception, words: list[str]) -> int:
+    if isinstance(error, ShoalError):
+        _report(error.code, str(error), words)
+        return 1
+    # typer's own errors: their classes moved between versions, their attributes did not.
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+        return _usage(error, words)
+    if type(error).__name__ == "Abort":
+        _report("interrupted", "interrupted", words)
+        return 130
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+        _report("machine.os", f"{where}{error.strerror or error}", words)
+        return 1
+    if isinstance(error, MemoryError):
+        _report("machine.memory", "not enough memory", words)
+        return 1
+    _report(
+        "internal", f"internal fault: {type(error).__name__}: {error} (--debug shows where; please report it)", words
+    )
+    return 1
+
+
+def _usage(error: Any, words: list[str]) -> int:
+    message = error.format_message()
+    if not message:
+        # no_args_is_help: typer has printed the help already
+        return int(error.exit_code)
+    _report("usage", message, words)
+    context = getattr(error, "ctx", None)
+    sys.stderr.write(f"try: {context.command_path if context else 'shoal'} --help\n")
+    return int(error.exit_code)
+
+
+def _report(code: str, message: str, words: list[str]) -> None:
+    text = shown(message, LINE_MAX)
+    sys.stderr.write(f"error: {text}\n")
+    if any(w == "--format=json" or words[i : i + 2] == ["--format", "json"] for i, w in enumerate(words)):
+        from shoal.cli.show import print_json
+
+        print_json({"error": {"code": code, "message": text}})

@@ -1,0 +1,251 @@
+"""shoal merge: files in, one file out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shoal.cli.progress import bar
+from shoal.cli.show import Format
+from shoal.errors import ArgumentError, shown
+
+if TYPE_CHECKING:
+    from shoal.merge.files import Report
+
+RECIPES = (".yml", ".yaml")
+#: help headings
+RULE, WHICH, HOW = "Rule and its parameters", "Which tensors", "How"
+
+
+@dataclass
+class Wish:
+    """What is to be merged, from the command line and a recipe together.
+
+    parameters  of the rule and the optimiser, by our names; text is parsed by the rule's own check
+    """
+
+    models: list[Path]
+    method: str = "mean"
+    weights: tuple[float, ...] | None = None
+    base: Path | None = None
+    outer: str | None = None
+    parameters: dict[str, object] = field(default_factory=dict)
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    integers: str | None = None
+
+
+def merge(
+    models: Annotated[
+        list[Path] | None,
+        typer.Argument(help="ONNX files of one architecture, or one recipe (.yml).", show_default=False),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write.", show_default=False)] = None,
+    recipe: Annotated[Path | None, typer.Option("--recipe", help="YAML recipe in mergekit's words.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", "-m", help="Rule: see `shoal rules`. (default: mean)", rich_help_panel=RULE),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option("--weights", "-w", help="One number per model: 812,240,1504.", rich_help_panel=RULE)
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option("--base", help="Model that all were trained from.", rich_help_panel=RULE)
+    ] = None,
+    outer: Annotated[
+        str | None,
+        typer.Option(
+            "--outer", help="Step from the base: sgd, momentum, nesterov, adam, yogi, adagrad.", rich_help_panel=RULE
+        ),
+    ] = None,
+    outer_state: Annotated[
+        Path | None, typer.Option("--outer-state", help="Its memory: read if there, written.", rich_help_panel=RULE)
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-p", help="Any parameter: NAME=VALUE; repeatable.", rich_help_panel=RULE),
+    ] = None,
+    beta: Annotated[
+        str | None, typer.Option("--beta", help="trimmed-mean: share cut at each end.", rich_help_panel=RULE)
+    ] = None,
+    density: Annotated[
+        str | None, typer.Option("--density", help="ties, dare: share that is kept.", rich_help_panel=RULE)
+    ] = None,
+    seed: Annotated[
+        str | None, typer.Option("--seed", help="dare: of the random choice.", rich_help_panel=RULE)
+    ] = None,
+    t: Annotated[str | None, typer.Option("--t", help="slerp: 0 first model, 1 second.", rich_help_panel=RULE)] = None,
+    scaling: Annotated[
+        str | None, typer.Option("--scaling", help="task-arithmetic, ties, dare: lambda.", rich_help_panel=RULE)
+    ] = None,
+    num_malicious_nodes: Annotated[
+        str | None,
+        typer.Option("--num-malicious-nodes", help="krum, bulyan: how many may be bad.", rich_help_panel=RULE),
+    ] = None,
+    num_nodes_to_select: Annotated[
+        str | None, typer.Option("--num-nodes-to-select", help="multi-krum: how many enter.", rich_help_panel=RULE)
+    ] = None,
+    rule_file: Annotated[
+        list[Path] | None,
+        typer.Option("--rule-file", help="Python file with rules of your own (it is run).", rich_help_panel=RULE),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option("--include", help="Merge only tensors that match GLOB; repeatable.", rich_help_panel=WHICH),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude", help="Keep the first model's value where GLOB matches; repeatable.", rich_help_panel=WHICH
+        ),
+    ] = None,
+    integers: Annotated[
+        str | None,
+        typer.Option(
+            "--integers", help="Whole numbers that differ: require-equal, first or max.", rich_help_panel=WHICH
+        ),
+    ] = None,
+    nonfinite: Annotated[
+        str, typer.Option("--nonfinite", help="NaN and Inf: refuse or allow.", rich_help_panel=WHICH)
+    ] = "refuse",
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.", rich_help_panel=HOW)] = "cpu",
+    threads: Annotated[
+        int, typer.Option("--threads", min=0, help="0: all cores, or SHOAL_THREADS.", rich_help_panel=HOW)
+    ] = 0,
+    format: Annotated[Format, typer.Option("--format", help="text or json.", rich_help_panel=HOW)] = Format.text,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.", rich_help_panel=HOW)] = False,
+) -> None:
+    """Merge models of one architecture into one file of the same graph.
+
+    A recipe gives the same in a file; what is said on the command line wins over it.
+    """
+    if output is None:
+        raise typer.BadParameter("say where to write: -o OUT.onnx")
+    named = {
+        "beta": beta,
+        "density": density,
+        "seed": seed,
+        "t": t,
+        "scaling": scaling,
+        "num_malicious_nodes": num_malicious_nodes,
+        "num_nodes_to_select": num_nodes_to_select,
+    }
+    wish = _wish(list(models or []), recipe)
+    wish.method = method or wish.method
+    wish.weights = wish.weights if weights is None else parse_weights(weights)
+    wish.base, wish.outer = base or wish.base, outer or wish.outer
+    wish.parameters |= {k: v for k, v in named.items() if v is not None} | parse_parameters(param or [])
+    wish.include, wish.exclude = tuple(include or wish.include), tuple(exclude or wish.exclude)
+    wish.integers = integers or wish.integers
+    load_rule_files(rule_file or [])
+    _check_device(device)
+    from shoal.merge.options import MergeOptions
+
+    options: dict[str, Any] = {
+        "weights": wish.weights,
+        "method": wish.method,
+        "outer": wish.outer,
+        "include": wish.include,
+        "exclude": wish.exclude,
+        "integers": wish.integers or "require-equal",
+        "nonfinite": nonfinite,
+        "threads": threads,
+        "parameters": wish.parameters,
+    }
+    started = time.perf_counter()
+    with bar("merging", _bytes(wish.models), quiet or format is Format.json) as progress:
+        from shoal.merge.files import merge_files
+
+        report = merge_files(
+            wish.models, output, MergeOptions(**options, progress=progress), base=wish.base, state=outer_state
+        )
+    _summary(report, wish, output, time.perf_counter() - started, format, quiet)
+
+
+def _wish(models: list[Path], recipe: Path | None) -> Wish:
+    if recipe is None and len(models) == 1 and models[0].suffix.lower() in RECIPES:
+        models, recipe = [], models[0]
+    if recipe is None:
+        if not models:
+            raise typer.BadParameter("name the models to merge, or a recipe")
+        return Wish(models)
+    if models:
+        raise typer.BadParameter("give either models or a recipe, not both")
+    from shoal.cli.recipe import read_recipe
+
+    read = read_recipe(recipe)
+    return Wish(
+        list(read.models),
+        read.method,
+        read.weights,
+        read.base,
+        read.outer,
+        dict(read.parameters),
+        read.include,
+        read.exclude,
+        read.integers,
+    )
+
+
+def parse_weights(text: str) -> tuple[float, ...]:
+    """ "812,240,1504" -> numbers.
+
+    raises  ArgumentError("merge.weights")  if a part is no number (their range and count are the engine's to check)
+    """
+    found = []
+    for part in text.split(","):
+        try:
+            found.append(float(part))
+        except ValueError:
+            raise ArgumentError(
+                "merge.weights", f"--weights: found '{shown(part)}'; expected numbers separated by commas"
+            ) from None
+    return tuple(found)
+
+
+def parse_parameters(words: list[str]) -> dict[str, object]:
+    """["beta=0.1"] -> {"beta": "0.1"}; "-" in a name is "_"."""
+    found: dict[str, object] = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if not sign or not name.strip() or not value.strip():
+            raise ArgumentError("rule.parameter", f"--param: found '{shown(word)}'; expected NAME=VALUE")
+        found[name.strip().replace("-", "_")] = value.strip()
+    return found
+
+
+def load_rule_files(paths: list[Path]) -> None:
+    """Run the user's own files, which register their rules."""
+    if paths:
+        from shoal.merge.custom import load_rules
+
+        for path in paths:
+            load_rules(path)
+
+
+def _check_device(device: str) -> None:
+    if device not in ("cpu", "cuda"):
+        raise ArgumentError("device.unknown", f"--device is '{shown(device)}'; expected cpu or cuda")
+    if device != "cpu":
+        from shoal.kernels.device import require
+
+        require(device)
+
+
+def _bytes(models: list[Path]) -> int:
+    """Bytes of the files by their names alone; the engine says later what it reads."""
+    total = 0
+    for path in models:
+        try:
+            total += path.stat().st_size
+        except OSError:
+            continue
+    return total
+
+
+def _summary(report: Report, wish: Wish, output: Path, seconds: float, format: Format, quiet: bool) -> None:
+    pass
