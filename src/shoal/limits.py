@@ -68,6 +68,29 @@ LEDGER_METRICS_MAX: Final = 64
 #: entries in one file: a swarm of 100 that makes a round every 10 minutes writes this many in two years.
 LEDGER_ENTRIES_MAX: Final = 50_000_000
 
+# --- the ledger's consensus core -------------------------------------------------------------------------------------
+#: entries and payload bytes of one append message; a single larger entry travels alone.
+APPEND_ENTRIES_MAX: Final = 512
+APPEND_BYTES_MAX: Final = 2**20
+#: append messages on their way to one peer without an answer.
+APPENDS_IN_FLIGHT_MAX: Final = 64
+#: payload bytes a leader holds that are not committed yet; proposals beyond are refused.
+UNCOMMITTED_BYTES_MAX: Final = 32 * 2**20
+#: entries and payload bytes of the part of the log that a node holds in memory; compaction makes room.
+LOG_ENTRIES_MAX: Final = 1_000_000
+LOG_BYTES_MAX: Final = 512 * 2**20
+#: bytes of a snapshot, and of one chunk of it on the wire.
+SNAPSHOT_BYTES_MAX: Final = 256 * 2**20
+SNAPSHOT_CHUNK_BYTES: Final = 2**20
+#: the highest term and index anybody may speak of: far above any life's worth, and exact in every language's double.
+TERM_MAX: Final = 2**53
+#: how far above ours a peer's term may lie: terms rise by ones, so only a liar jumps, and he must not use them up.
+TERM_JUMP_MAX: Final = 2**32
+#: unanswered reads at a leader.
+READS_PENDING_MAX: Final = 10_000
+#: pairs of entries kept as evidence of a fork.
+EVIDENCE_MAX: Final = 16
+
 # --- output for people -----------------------------------------------------------------------------------------------
 #: differences between two models that are listed; the rest is counted.
 DIFFERENCES_SHOWN_MAX: Final = 10
@@ -80,3 +103,6 @@ assert DIGEST_CHUNK_BYTES % 8 == 0
 assert LEDGER_MEMBERS_MAX * (3 * 34 + LEDGER_NAME_CHARS_MAX + LEDGER_ADDRESS_CHARS_MAX) < LEDGER_ENTRY_BYTES_MAX
 assert LEDGER_KEYS_MAX * 34 < LEDGER_ENTRY_BYTES_MAX
 assert NAME_SHOWN_MAX < NAME_BYTES_MAX
+assert LEDGER_ENTRY_BYTES_MAX <= APPEND_BYTES_MAX <= UNCOMMITTED_BYTES_MAX <= LOG_BYTES_MAX
+assert SNAPSHOT_CHUNK_BYTES <= SNAPSHOT_BYTES_MAX
+assert TERM_JUMP_MAX < TERM_MAX
