@@ -1,7 +1,7 @@
 """The rules that every store keeps, once: what may follow what, and what may be forgotten.
 
-``LogStore`` checks a change against the log's ``Extent`` and hands a ``Step`` to its subclass, which only writes it whole
-or not at all, and reads entries back.
+``LogStore`` checks a change against the log's ``Extent`` and hands a ``Step`` to its subclass, which only writes it
+whole or not at all, and reads entries back.
 """
 
 from __future__ import annotations

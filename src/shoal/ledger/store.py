@@ -14,9 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from shoal.errors import ArgumentError
-from shoal.ledger.digest import DIGEST_BYTES
-from shoal.ledger.entry import GENESIS_PREV, Entry, check_shape, entry_hash
+from shoal.ledger.entry import Entry
 
 
 class HardState(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -26,12 +24,16 @@ class HardState(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     vote        bytes  id of the candidate that got its vote in ``term``, or b""
     commit      int    highest index that it knows to be committed; never falls
     generation  int    how often this store was opened; a copy from an old backup has a lower one than peers have seen
+    barred      int    0, or: peers said that this store is such a copy; no vote until promoted at an index above this
+    seen        pairs  (peer, the newest generation heard of it), sorted by peer (life.py)
     """
 
     term: int = 0
     vote: bytes = b""
     commit: int = 0
     generation: int = 0
+    barred: int = 0
+    seen: tuple[tuple[bytes, int], ...] = ()
 
 
 class Snapshot(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
