@@ -1,4 +1,4 @@
-"""Files beside a model that hold values of its tensors: found inside the model's own folder, opened once, read by range.
+"""Files beside a model that hold values of its tensors: found inside the model's own folder, opened once.
 
 Nothing that a model says can reach another file: locations are relative, go down only, and no link is followed, neither
 on the way nor at its end.
@@ -75,12 +75,16 @@ def read_place(entries: Sequence[tuple[str, str]], where: str) -> Place:
     for key in ("offset", "length"):
         if key in found and _NUMBER.fullmatch(found[key]) is None:
             text = shown(repr(found[key]))
-            raise InputError("external.number", f"{where}: {key} of external data is {text}; expected a number of bytes")
+            raise InputError(
+                "external.number", f"{where}: {key} of external data is {text}; expected a number of bytes"
+            )
     checksum = found.get("checksum", "")
     if checksum and _SHA1.fullmatch(checksum) is None:
         raise InputError("external.checksum", f"{where}: checksum of external data is no SHA-1 in 40 hex digits")
     length = int(found["length"]) if "length" in found else None
-    return Place(split_location(found.get("location", ""), where), int(found.get("offset", "0")), length, checksum.lower())
+    return Place(
+        split_location(found.get("location", ""), where), int(found.get("offset", "0")), length, checksum.lower()
+    )
 
 
 def split_location(location: str, where: str) -> tuple[str, ...]:
@@ -98,7 +102,7 @@ def split_location(location: str, where: str) -> tuple[str, ...]:
     if wrong:
         raise InputError(
             "external.location",
-            f"{where}: location of external data {shown(repr(location))} {wrong}; expected a file in the model's folder",
+            f"{where}: external data location {shown(repr(location))} {wrong}; expected a file in the model's folder",
         )
     return parts
 

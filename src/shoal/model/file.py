@@ -29,7 +29,7 @@ _ATTRIBUTES = frozenset({Role.CONSTANT_FLOAT, Role.CONSTANT_FLOATS})
 
 
 class ModelFile:
-    """One ONNX model, checked as a whole when it is opened; values are read when asked for, without a copy of the model.
+    """One ONNX model, checked as a whole when it is opened; values are read when asked for, the model is not copied.
 
     Use as a context manager, or call ``close``.  Reading may be done from several threads.
 
@@ -248,7 +248,7 @@ class ModelFile:
 
     @staticmethod
     def _fill(descriptor: int, at: int, raw: npt.NDArray[np.uint8], path: str) -> None:
-        view = memoryview(raw)
+        view = raw.data
         try:
             while view:
                 done = os.preadv(descriptor, [view], at)

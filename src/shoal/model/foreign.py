@@ -30,7 +30,11 @@ def kind_of(head: bytes) -> str:
             return kind
     if head[4:8] in (b"TFL3", b"ORTM"):
         return "a TensorFlow Lite model" if head[4:8] == b"TFL3" else "an ORT format model; convert it back to ONNX"
-    if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05" and (head[2:3] in b"}](X\x8a\x95c\x8ckKM" or len(head) < 3):
+    if (
+        head[:1] == b"\x80"
+        and head[1:2] in b"\x02\x03\x04\x05"
+        and (head[2:3] in b"}](X\x8a\x95c\x8ckKM" or len(head) < 3)
+    ):
         return "a Python pickle"
     if len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
         return "a safetensors file"

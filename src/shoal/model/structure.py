@@ -92,7 +92,7 @@ def scale_keys(uses: Iterable[tuple[str, str]], graphs: dict[str, Graph], tensor
             if key in tensors:
                 found.add(key)
                 break
-            if not scope or scope.startswith("function:") and not graphs[scope].parent:
+            if not scope or (scope.startswith("function:") and not graphs[scope].parent):
                 break
             scope = graphs[scope].parent
     return frozenset(found)
