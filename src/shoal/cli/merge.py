@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from shoal.cli.progress import bar
-from shoal.cli.show import Format
+from shoal.cli.show import Format, line, print_json, size
 from shoal.errors import ArgumentError, shown
 
 if TYPE_CHECKING:
-    from shoal.merge.files import Report
+    from shoal.merge.options import MergeOptions
+    from shoal.merge.report import Report
 
 RECIPES = (".yml", ".yaml")
 #: help headings
@@ -141,29 +141,37 @@ def merge(
     wish.parameters |= {k: v for k, v in named.items() if v is not None} | parse_parameters(param or [])
     wish.include, wish.exclude = tuple(include or wish.include), tuple(exclude or wish.exclude)
     wish.integers = integers or wish.integers
-    load_rule_files(rule_file or [])
+    own = load_rule_files(rule_file or [])
+    if method is None and wish.method == "mean" and own:
+        wish.method = _only(own)
     _check_device(device)
     from shoal.merge.options import MergeOptions
 
-    options: dict[str, Any] = {
-        "weights": wish.weights,
-        "method": wish.method,
-        "outer": wish.outer,
-        "include": wish.include,
-        "exclude": wish.exclude,
-        "integers": wish.integers or "require-equal",
-        "nonfinite": nonfinite,
-        "threads": threads,
-        "parameters": wish.parameters,
-    }
-    started = time.perf_counter()
-    with bar("merging", _bytes(wish.models), quiet or format is Format.json) as progress:
-        from shoal.merge.files import merge_files
+    options = MergeOptions(
+        weights=wish.weights,
+        method=wish.method,
+        outer=wish.outer,
+        include=wish.include,
+        exclude=wish.exclude,
+        integers=cast(Any, wish.integers or "require-equal"),
+        nonfinite=cast(Any, nonfinite),
+        threads=threads,
+        parameters=wish.parameters,
+    )
+    report = _run(wish, output, options, outer_state, quiet or format is Format.json)
+    if format is Format.json:
+        print_json(report.as_dict())
+    elif not quiet:
+        line(summary(report))
 
-        report = merge_files(
-            wish.models, output, MergeOptions(**options, progress=progress), base=wish.base, state=outer_state
-        )
-    _summary(report, wish, output, time.perf_counter() - started, format, quiet)
+
+def _run(wish: Wish, output: Path, options: MergeOptions, state: Path | None, quiet: bool) -> Report:
+    from shoal.merge.files import merge_files
+    from shoal.merge.rules import find
+
+    expected = _bytes(wish.models) * find(options.method).passes
+    with bar(f"merging {len(wish.models)} models", expected, quiet) as progress:
+        return merge_files(wish.models, output, replace(options, progress=progress), base=wish.base, outer_state=state)
 
 
 def _wish(models: list[Path], recipe: Path | None) -> Wish:
@@ -218,13 +226,20 @@ def parse_parameters(words: list[str]) -> dict[str, object]:
     return found
 
 
-def load_rule_files(paths: list[Path]) -> None:
-    """Run the user's own files, which register their rules."""
-    if paths:
-        from shoal.merge.custom import load_rules
+def load_rule_files(paths: list[Path]) -> tuple[str, ...]:
+    """Run the user's own files; returns the names of the rules that they registered."""
+    if not paths:
+        return ()
+    from shoal.merge.custom import load_rule_file
 
-        for path in paths:
-            load_rules(path)
+    return tuple(name for path in paths for name in load_rule_file(path))
+
+
+def _only(own: tuple[str, ...]) -> str:
+    """A rule file with one rule and no --method means that rule."""
+    if len(own) > 1:
+        raise ArgumentError("rule.file", f"the rule file has the rules {', '.join(own)}; say which (--method)")
+    return own[0]
 
 
 def _check_device(device: str) -> None:
@@ -247,5 +262,17 @@ def _bytes(models: list[Path]) -> int:
     return total
 
 
-def _summary(report: Report, wish: Wish, output: Path, seconds: float, format: Format, quiet: bool) -> None:
-    pass
+def summary(report: Report) -> str:
+    """What a merge did, in one line."""
+    rule = report.rule if report.outer is None else f"{report.rule}, {report.outer}"
+    rest = {"passed on": report.tensors_passed, "kept local": report.tensors_local}
+    others = "".join(f", {count} {what}" for what, count in rest.items() if count)
+    chosen = report.notes.get("chosen")
+    if chosen is not None and len(chosen) < len(report.models):
+        others += f"; chosen: {', '.join(shown(report.models[i]) for i in chosen)}"
+    rate = report.bytes_read / max(report.seconds, 1e-9) / 1e9
+    return (
+        f"merged {len(report.models)} models by {rule}: {report.tensors_merged} tensors, {report.numbers:,} parameters"
+        f"{others}; {size(report.bytes_read)} in {report.seconds:.2f} s ({rate:.1f} GB/s), "
+        f"digest {report.digest[:16]} -> {shown(report.output, 1000)}"
+    )

@@ -15,6 +15,7 @@ from shoal.study.sites import Patients
 
 Parameters = dict[str, npt.NDArray[np.float32]]
 
+NAMES = ("hidden.weight", "hidden.bias", "answer.weight", "answer.bias")
 #: ONNX versions that every onnxruntime since 1.20 loads
 OPSET, IR = 21, 10
 
@@ -122,5 +123,5 @@ def read_onnx(path: Path) -> Parameters:
     """The parameters in a file that `write_onnx` or a merge of such files wrote."""
     import shoal
 
-    model = shoal.load(path)
-    return {name: np.array(model[name]) for name in ("hidden.weight", "hidden.bias", "answer.weight", "answer.bias")}
+    with shoal.load(path) as model:
+        return {name: np.array(model[name]) for name in NAMES}

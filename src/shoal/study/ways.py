@@ -34,8 +34,9 @@ def _alone(files: list[Path], *_: object) -> list[Path]:
 
 def _merged(files: list[Path], samples: list[int], output: Path, method: str) -> list[Path]:
     from shoal.merge.files import merge_files
+    from shoal.merge.options import MergeOptions
 
-    merge_files(files, output, method=method, weights=samples)
+    merge_files(files, output, MergeOptions(weights=samples, method=method))
     return [output] * len(files)
 
 
