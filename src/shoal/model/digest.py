@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from shoal.errors import ArgumentError
 from shoal.limits import DIGEST_CHUNK_BYTES
+
+if TYPE_CHECKING:
+    from shoal.model.file import ModelFile
 
 if TYPE_CHECKING:
     pass
@@ -144,3 +148,64 @@ class ModelDigest:
         for name in sorted(self._rows):
             whole.update(self._rows[name])
         return whole.digest()
+
+
+def model_digest(file: ModelFile, instead: Mapping[str, npt.NDArray[Any]] | None = None, threads: int = 1) -> bytes:
+    """Return the digest of a model file: 32 bytes.
+
+    instead  key -> array whose values stand for those of the file; same dtype and shape
+    threads  how many hash at once; each holds one chunk in memory
+    raises   InputError    if the file is not as it was when it was opened
+             MachineError  if it cannot be read
+    """
+    instead = {} if instead is None else instead
+    plain = [ref for key, ref in file.tensors.items() if ref.dtype.bits and key not in instead]
+    parts = {ref.key: TensorDigest(ref.nbytes) for ref in plain}
+    _hash_chunks(file, parts, threads)
+    model = ModelDigest()
+    for key, ref in file.tensors.items():
+        if key in parts:
+            digest = parts[key].digest()
+        else:
+            digest = tensor_digest(instead[key]) if key in instead else strings_digest(file.array(ref))
+        model.add(key, ref.dtype.code, ref.dims, digest)
+    return model.digest()
+
+
+def strings_digest(strings: npt.NDArray[np.object_]) -> bytes:
+    """Return the digest of a tensor of strings, given as bytes objects."""
+    data = b"".join(struct.pack("<Q", len(string)) + string for string in strings.reshape(-1))
+    parts = TensorDigest(len(data))
+    if data:
+        parts.add(0, data)
+    return parts.digest()
+
+
+def _hash_chunks(file: ModelFile, parts: Mapping[str, TensorDigest], threads: int) -> None:
+    """Hash the files' bytes of these tensors; each thread takes the next chunk when it is done with one."""
+    chunks = ((key, first) for key, part in parts.items() for first in range(0, part.nbytes, DIGEST_CHUNK_BYTES))
+    lock = threading.Lock()
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        buffer = np.empty(DIGEST_CHUNK_BYTES, np.uint8)
+        try:
+            while not failures:
+                with lock:
+                    key, first = next(chunks, ("", -1))
+                if first < 0:
+                    return
+                chunk = buffer[: parts[key].nbytes - first]
+                file._read_bytes(file.tensors[key], first, chunk)
+                parts[key].add(first, chunk.data)
+        except BaseException as error:
+            failures.append(error)
+
+    others = [threading.Thread(target=work, daemon=True) for _ in range(threads - 1)]
+    for thread in others:
+        thread.start()
+    work()
+    for thread in others:
+        thread.join()
+    if failures:
+        raise failures[0]
