@@ -90,7 +90,7 @@ def _torch_view(torch: Any, value: Any, where: str) -> Array:
         raise ArgumentError("array.type", f"{where}: expected a dense tensor, found {value.layout}")
     plain = value.detach().resolve_conj().resolve_neg()
     if plain.dtype == torch.bfloat16:
-        return plain.view(torch.int16).numpy().view(BFLOAT16)
+        return np.asarray(plain.view(torch.int16).numpy()).view(BFLOAT16)
     try:
         return np.asarray(plain.numpy())
     except TypeError as error:

@@ -22,9 +22,9 @@ def rule(function: None = None, *, name: str | None = None) -> Callable[[Functio
 def rule(function: Any = None, *, name: str | None = None) -> Any:
     """Make a function of one coordinate a rule: ``method="trim-one"`` for a function called ``trim_one``.
 
-    function  (values, weights) -> number, in the subset of Python that numba compiles.  ``values`` is float64[N], one number
-              from each model that counts, in the caller's order; it may be changed.  ``weights`` is float64[N], as given, or
-              ones; it must not be changed.
+    function  (values, weights) -> number, in the subset of Python that numba compiles.  ``values`` is float64[N], one
+              number from each model that counts, in the caller's order; it may be changed.  ``weights`` is float64[N],
+              as given, or ones; it must not be changed.
     name      another name than the function's
     returns   the function, unchanged
     raises    ArgumentError  if one of Shoal's own rules has the name
@@ -38,7 +38,7 @@ def rule(function: Any = None, *, name: str | None = None) -> Any:
         shoal.merge(models, method="midrange")
     """
     if function is None:
-        return lambda found: rule(found, name=name)  # type: ignore[call-overload]
+        return lambda found: rule(found, name=name)
     if not callable(function):
         raise ArgumentError("rule.function", f"a rule is a function, found {shown(type(function).__name__)}")
     text = (function.__doc__ or "").strip()

@@ -74,7 +74,8 @@ def bulyan(run: Run) -> Combine:
     if count < 4 * malicious + 3:
         raise ArgumentError(
             "rule.models",
-            f"bulyan with num_malicious_nodes={malicious} needs at least {4 * malicious + 3} models that count, found {count}",
+            f"bulyan with num_malicious_nodes={malicious} needs at least {4 * malicious + 3} models that count, found "
+            f"{count}",
         )
     squares, good = distances(run)
     left = [i for i in range(count) if good[i]]
@@ -161,7 +162,7 @@ def krum_order(run: Run) -> list[int]:
     if malicious and count < 2 * malicious + 3:
         raise ArgumentError(
             "rule.models",
-            f"krum with num_malicious_nodes={malicious} needs at least {2 * malicious + 3} models that count, found {count}",
+            f"num_malicious_nodes={malicious} needs at least {2 * malicious + 3} models that count, found {count}",
         )
     squares, good = distances(run)
     everybody = list(range(count))
@@ -194,8 +195,8 @@ def _mean_of(run: Run, chosen: list[int]) -> Combine:
 def weiszfeld(squares: Float64s, weights: Float64s, run: Run) -> tuple[Float64s, int]:
     """Coefficients (sum 1) of the geometric median, and the number of iterations.
 
-    With coefficients b, squared distance of model i to the point sum_j b_j x_j is s_i - q/2, where s = D b, q = b'D b and
-    D holds the squared distances.
+    With coefficients b, the squared distance of model i to the point sum_j b_j x_j is s_i - q/2, where D holds the
+    squared distances, s = D b and q = b'D b.
     """
     nu, tolerance = run.parameters["nu"], run.parameters["tolerance"]
     used = weights > 0

@@ -119,9 +119,12 @@ class Engine:
         whole: Combine | None = None
         if per_tensor:
             large = cut(len(self.active) + 1, self.threads).tile_bytes
+            most = 0
             for tensor in self.floats:
                 if tensor.nbytes > large:
                     combines[tensor.key] = self.plan.rule.build(SweepRun(self, [tensor]))
+                most, self.outcome.passes = max(most, self.outcome.passes), 0
+            self.outcome.passes = most
         else:
             whole = self.plan.rule.build(SweepRun(self, self.floats))
         self.combine(whole, combines)
@@ -282,7 +285,7 @@ class _Run:
     @property
     def models_at_once(self) -> int:
         """Models whose GRAM_BLOCK fits in memory at once."""
-        return self.count if self.engine.in_memory else (STREAM_BYTES_MAX - DIGEST_CHUNK_BYTES) // (GRAM_BLOCK * 8)
+        return self.count if self.engine.in_memory else (STREAM_BYTES_MAX - DIGEST_CHUNK_BYTES) // (GRAM_BLOCK * 8) - 1
 
 
 class SweepRun(_Run):
@@ -297,12 +300,8 @@ class SweepRun(_Run):
         wanted = range(self.count) if models is None else models
         base = engine.base if engine.plan.rule.needs_base else None
         native = engine.in_memory and engine.plan.rule.native
-        size = cut(len(wanted) + (base is not None), 1 if native else engine.threads)
-        largest = max((t.dtype.itemsize for t in self._tensors), default=8)
-        block = GRAM_BLOCK * largest
-        if blocks and not native and size.tile_bytes < block:
-            threads = max(STREAM_BYTES_MAX // (block * (len(wanted) + (base is not None))), 1)
-            size = type(size)(min(threads, engine.threads), block)
+        block = GRAM_BLOCK * max((t.dtype.itemsize for t in self._tensors), default=8)
+        size = cut(len(wanted) + (base is not None), 1 if native else engine.threads, block if blocks else 1)
 
         def work(item: Item, buffers: Buffers) -> list[Array]:
             return [self._part(measure, stretch, wanted, base, buffers) for stretch in item]
@@ -315,7 +314,7 @@ class SweepRun(_Run):
         engine.outcome.passes += 1
         if sweep.total.value is None:  # no element at all: measure nothing of the right shape
             empty = np.empty(0, np.float32)
-            return measure(Tile("", 0, [empty] * len(wanted), empty, empty, 1)).sum(axis=0)
+            return np.asarray(measure(Tile("", 0, [empty] * len(wanted), empty, empty, 1)).sum(axis=0))
         return sweep.total.value
 
     def _part(self, measure: Measure, stretch: Stretch, wanted: Sequence[int], base: Any, buffers: Buffers) -> Array:

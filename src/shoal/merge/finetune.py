@@ -72,8 +72,8 @@ def ties(run: Run) -> Combine:
     """Trim, elect sign, and merge.
 
     Of each task vector the `density` share of largest magnitude is kept (magnitudes compared as float32; all that equal
-    the last one kept stay, too).  The sign of a coordinate is that of the weighted sum (+ if it is 0); the weighted mean of the task
-    vectors of that sign, times scaling, is added to the base.
+    the last one kept stay, too).  The sign of a coordinate is that of the weighted sum (+ if it is 0); the weighted
+    mean of the task vectors of that sign, times scaling, is added to the base.
 
     source  Yadav et al., NeurIPS 2023, section 3.2; per tensor and with weights as in mergekit
     """
@@ -144,14 +144,17 @@ def _elected(run: Run, sparsify: Sparsify) -> Callable[[Tile], bool]:
 
     def total(deltas: Iterator[Float64s]) -> Float64s:
         # Sums of the positive and of the negative parts, and of their weights: no need to keep all task vectors.
-        above: list[Float64s | float] = [0.0, 0.0]
-        below: list[Float64s | float] = [0.0, 0.0]
+        above: Array = np.zeros(2)
+        below: Array = np.zeros(2)
         for weight, delta in zip(weights, deltas, strict=True):
-            above = [above[0] + weight * np.maximum(delta, 0.0), above[1] + weight * (delta > 0)]
-            below = [below[0] + weight * np.minimum(delta, 0.0), below[1] + weight * (delta < 0)]
-        up = np.asarray(above[0] + below[0]) >= 0
-        part, share = np.where(up, above[0], below[0]), np.where(up, above[1], below[1])
-        return scaling * np.divide(part, share, out=np.zeros(part.shape), where=share > 0)
+            if above.ndim == 1:
+                above, below = np.zeros((2, len(delta))), np.zeros((2, len(delta)))
+            above += weight * np.stack([np.maximum(delta, 0.0), delta > 0])
+            below += weight * np.stack([np.minimum(delta, 0.0), delta < 0])
+        up = above[0] + below[0] >= 0
+        part, share = np.where(up, above, below)
+        mean: Float64s = np.divide(part, share, out=np.zeros(part.shape), where=share > 0)
+        return np.asarray(scaling * mean)
 
     return lambda tile: _over_pieces(tile, sparsify, total)
 
@@ -159,8 +162,8 @@ def _elected(run: Run, sparsify: Sparsify) -> Callable[[Tile], bool]:
 def _thresholds(run: Run, density: float) -> Array:
     """float32[N]: the magnitude of the last coordinate that each task vector keeps in this tensor.
 
-    Found exactly and in bounded memory: histograms of the leading bits of the magnitudes, then of the next bits of those
-    that share the leading ones.  (Non-negative floats sort as their bits do.)
+    Found exactly and in bounded memory: histograms of the leading bits of the magnitudes, then of the next bits of
+    those that share the leading ones.  (Non-negative floats sort as their bits do.)
     """
     if density >= 1.0:
         return np.zeros(run.count, np.float32)
@@ -202,7 +205,8 @@ def _histogram(prefix: Array, settled: int, bits: int) -> Callable[[Tile], Array
 
 
 def _dropper(run: Run) -> Sparsify:
-    """Philox4x64 (Salmon et al., SC 2011): 8 words of 32 bits for each count; element e takes word e % 8 of count e // 8."""
+    """Drop by Philox4x64 (Salmon et al., SC 2011): a count gives 8 words of 32 bits; element e takes word e % 8 of
+    count e // 8."""
     density, seed, places = run.parameters["density"], run.parameters["seed"], run.places
     below = min(int(density * 2**32), 2**32 - 1)
 

@@ -15,25 +15,43 @@ from shoal.merge.tile import Array
 
 def rewritten(tensor: Tensor, integers: Integers, first_counts: bool) -> bool:
     """True if the output's value may differ from the first model's, so that it has to be written."""
+    if tensor.kind == "fixed":
+        return False
     return not first_counts or (integers == "max" and tensor.kind == "integer")
 
 
 def settle_fixed(
     tensors: Sequence[Tensor], active: Sequence[Source], first: Source, sink: Sink, integers: Integers
 ) -> None:
-    """Compare each of ``tensors`` in all models that count, byte by byte, and hand the sink its value.
+    """Compare each of ``tensors`` in all models that count, bit by bit, and hand the sink its value.
+
+    Types that are neither whole numbers nor merged must be equal in the first model, too, if that does not count: its
+    bytes are the ones that pass through.
 
     integers  "require-equal", or "first" (of the models that count) or "max" (of each element) for whole numbers
     raises    the fault of the first model that differs, naming tensor and element
     """
     first_counts = active[0] is first
     for tensor in tensors:
-        free = tensor.kind == "integer" and integers != "require-equal"
         write = rewritten(tensor, integers, first_counts)
-        if write or not (free and integers == "first"):
-            _settle(tensor, active, sink if write else None, integers if free else "require-equal")
+        how = integers if tensor.kind == "integer" else "require-equal"
+        compared = [first, *active] if tensor.kind == "fixed" and not first_counts else active
+        if tensor.opaque:
+            _require_same(tensor, compared)
+        elif write or how != "first":
+            _settle(tensor, compared, sink if write else None, how)
         if not write:
             sink.keep(tensor)
+
+
+def _require_same(tensor: Tensor, sources: Sequence[Source]) -> None:
+    for source in sources[1:]:
+        if not sources[0].same(tensor, source):
+            raise source.fault(
+                "tensor.differs",
+                f"{source.label}: tensor {shown(tensor.key)}, which is never averaged, differs from {sources[0].label};"
+                " expected equal",
+            )
 
 
 def _settle(tensor: Tensor, active: Sequence[Source], sink: Sink | None, how: Integers) -> None:

@@ -41,10 +41,10 @@ def merge(
                  mappings name -> array          -> a dict of numpy arrays
                  lists (or tuples) of arrays     -> a list of numpy arrays
                  arrays, each a whole model      -> a numpy array
-                 paths of ONNX files             -> a Model; with out=path it is streamed to that file, in bounded memory
+                 paths of ONNX files             -> a Model; it is streamed to out=path, in bounded memory
                  Model objects                   -> a Model
-               Arrays are numpy, torch, JAX, or anything with DLPack or the buffer protocol, in memory of the CPU.  They are read
-               in place; only those that are not contiguous or not in native byte order are copied.
+               Arrays are numpy, torch, JAX, or anything with DLPack or the buffer protocol, in memory of the CPU.  They
+               are read in place; only those that are not contiguous or not in native byte order are copied.
     weights    one number per model, e.g. its samples: finite, >= 0, positive sum.  A model of weight 0 does not count.
     method     name of a rule: `shoal.rules()` lists them with their parameters, which go into **parameters
     base       the model that all were trained from, in the same form (rules that need one, outer optimisers)
@@ -54,8 +54,8 @@ def merge(
     integers   whole numbers that differ: "require-equal" (refuse), "first", or "max" of each element
     nonfinite  NaN and Inf: "refuse" or "allow"
     threads    0: SHOAL_THREADS, or all cores
-    out        arrays in the form of a model, written in place and returned (they may be an input's own); for files a path.
-               If the merge is refused half-way, arrays that were given as out hold an unusable mixture.
+    out        arrays in the form of a model, written in place and returned (they may be an input's own); for files a
+               path.  If the merge is refused half-way, arrays that were given as out hold an unusable mixture.
     progress   called with (bytes read, bytes to read)
     raises     ArgumentError  naming "model 2" and the tensor;  InputError, MachineError for files
     """

@@ -20,7 +20,7 @@ from shoal.merge.tiles import Buffers, Item
 class Moments(Protocol):
     """Where the moments are read and written while the data are swept."""
 
-    def step(self, outer: Outer, item: Item, base: Array, out: Array, buffers: Buffers) -> None:
+    def step(self, outer: Outer, item: Item, base: Array, out: Array, buffers: Buffers, /) -> None:
         """Take one outer step on the stretches of ``item``, which lie one behind the other in ``base`` and ``out``."""
         ...
 
@@ -49,7 +49,7 @@ class MemoryMoments:
                     self._old[name] = _state_array(state, name, dtype, tensor.elements)
                 self._new[name] = np.empty(tensor.elements, dtype)
 
-    def step(self, outer: Outer, item: Item, base: Array, out: Array, buffers: Buffers) -> None:
+    def step(self, outer: Outer, item: Item, base: Array, out: Array, _buffers: Buffers, /) -> None:
         offset = 0
         for stretch in item:
             span, part = slice(stretch.first, stretch.first + stretch.count), slice(offset, offset + stretch.count)

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from shoal.errors import ArgumentError, InputError, ShoalError
+from shoal.errors import ArgumentError, ShoalError
 from shoal.kernels.reference import DTYPES
 from shoal.merge.tile import Array
 
@@ -24,8 +24,8 @@ class Tensor:
     kind      what may be done with it
     dtype     of `elements`, native byte order (types that numpy cannot add are seen as uint8, their bytes)
     elements  their number
-    dims      shape, for messages and digests
-    code      ONNX's number of the element type, 0 if it has none
+    dims      shape
+    opaque    numpy has no dtype for it (strings, elements that share bytes): only `Source.same` looks at it
     """
 
     key: str
@@ -33,7 +33,7 @@ class Tensor:
     dtype: np.dtype[Any]
     elements: int
     dims: tuple[int, ...]
-    code: int = 0
+    opaque: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -62,6 +62,10 @@ class Source(Protocol):
         """
         ...
 
+    def same(self, tensor: Tensor, other: Source) -> bool:
+        """True if the other model's tensor of that key has the same bits."""
+        ...
+
     def fault(self, code: str, message: str) -> ShoalError:
         """The error to raise when this model's numbers are at fault."""
         ...
@@ -70,7 +74,7 @@ class Source(Protocol):
 class Sink(Protocol):
     """Where the merged tensors go."""
 
-    def place(self, tensor: Tensor, first: int, count: int) -> Array | None:
+    def place(self, tensor: Tensor, first: int, count: int, /) -> Array | None:
         """Memory that the result may be written to directly, or None."""
         ...
 
@@ -100,6 +104,10 @@ class MemorySource:
         count = tensor.elements - first if out is None else len(out)
         return self.arrays[tensor.key][first : first + count]
 
+    def same(self, tensor: Tensor, other: Source) -> bool:
+        assert isinstance(other, MemorySource)
+        return self.arrays[tensor.key].tobytes() == other.arrays[tensor.key].tobytes()
+
     def fault(self, code: str, message: str) -> ShoalError:
         return ArgumentError(code, message)
 
@@ -111,7 +119,7 @@ class MemorySink:
         self._arrays = arrays
         self._first = first
 
-    def place(self, tensor: Tensor, first: int, count: int) -> Array | None:
+    def place(self, tensor: Tensor, first: int, count: int, /) -> Array | None:
         return self._arrays[tensor.key][first : first + count]
 
     def put(self, tensor: Tensor, first: int, values: Array) -> None:
@@ -128,6 +136,3 @@ def kind_of(dtype: np.dtype[Any]) -> Kind:
     if dtype in DTYPES:
         return "float"
     return "integer" if dtype.kind in "iu" and dtype.type.__module__ == "numpy" else "fixed"
-
-
-__all__ = ["InputError", "Kind", "MemorySink", "MemorySource", "Sink", "Source", "Tensor", "kind_of"]

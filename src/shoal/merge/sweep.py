@@ -1,4 +1,4 @@
-"""One reading of the data by several threads: who does what, in which order partial results are added, what stops it."""
+"""One reading of the data by several threads: who does what, how partial results are added, what stops it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class OrderedSum:
         self.next = 0
 
     def put(self, index: int, parts: list[Array]) -> None:
-        """Take the partial results of item ``index``: arrays whose first axis counts them.  The caller holds the lock."""
+        """Take the results of item ``index``: arrays whose first axis counts parts.  The caller holds the lock."""
         self._waiting[index] = parts
         while self.next in self._waiting:
             for part in self._waiting.pop(self.next):

@@ -10,7 +10,7 @@ import numpy as np
 
 from shoal.limits import DIGEST_CHUNK_BYTES, STREAM_BYTES_MAX
 from shoal.merge.source import Tensor
-from shoal.merge.tile import TILE_ALIGNMENT, Array
+from shoal.merge.tile import Array
 
 #: bytes of one model that a thread holds at most; larger buffers fall out of the second-level cache.
 TILE_BYTES = 2**20
@@ -44,28 +44,29 @@ class Cut:
     threads: int
     tile_bytes: int
 
-    def elements(self, dtype: np.dtype[Any], multiple: int = TILE_ALIGNMENT) -> int:
-        """Elements of a tile: a multiple of `multiple`, at least one of it."""
-        return max(self.tile_bytes // dtype.itemsize // multiple, 1) * multiple
 
-
-def cut(models: int, threads: int, tile_bytes: int = TILE_BYTES) -> Cut:
+def cut(models: int, threads: int, least: int = 1) -> Cut:
     """Sizes for tiles of so many models (base included), so that all buffers fit in STREAM_BYTES_MAX.
 
-    Each thread holds one tile of each model and one finished chunk of the result.
+    Each thread holds one tile of each model and one finished chunk of the result.  Where many models make tiles small,
+    there are fewer threads.
+
+    least  bytes that a tile must have, a power of two
     """
-    threads = max(1, min(threads, STREAM_BYTES_MAX // (DIGEST_CHUNK_BYTES + models * TILE_BYTES_MIN)))
+    least = max(least, TILE_BYTES_MIN)
+    threads = max(1, min(threads, STREAM_BYTES_MAX // (DIGEST_CHUNK_BYTES + models * least)))
     room = (STREAM_BYTES_MAX // threads - DIGEST_CHUNK_BYTES) // models
-    size = tile_bytes
-    while size > room:
+    size = TILE_BYTES
+    while size > room and size > least:
         size //= 2
-    return Cut(threads, max(size, 64))
+    return Cut(threads, size)
 
 
 def items(tensors: Iterable[Tensor], chunk_bytes: int) -> list[Item]:
     """Cut tensors, in order, into items of at most ``chunk_bytes``.
 
-    A tensor above that size is cut into stretches of chunk_bytes; neighbours of one dtype that fit together make one item.
+    A tensor above that size is cut into stretches of chunk_bytes; neighbours of one dtype that fit together make one
+    item.
     """
     return list(_items(tensors, chunk_bytes))
 

@@ -1,0 +1,207 @@
+"""Merging of ONNX files: read, merged and written tile by tile, in memory that does not grow with the files."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shoal.errors import ArgumentError, InputError, ShoalError, shown
+from shoal.limits import DIGEST_CHUNK_BYTES
+from shoal.merge.engine import Engine
+from shoal.merge.options import MergeOptions, Plan, plan
+from shoal.merge.report import Report
+from shoal.merge.source import Kind, Source, Tensor
+from shoal.merge.state import FileMoments
+from shoal.merge.tile import Array
+from shoal.model.agree import require_agreement
+from shoal.model.digest import ModelDigest, TensorDigest, strings_digest, tensor_digest
+from shoal.model.file import ModelFile
+from shoal.model.model import Model
+from shoal.model.tensor import Role, Storage, TensorRef
+from shoal.model.write import ModelWriter
+
+PathLike = str | os.PathLike[str]
+
+_INDICES = (Role.SPARSE_INDICES, Role.CONSTANT_SPARSE_INDICES)
+
+
+class FileSource:
+    """The tensors of a model file."""
+
+    in_memory = False
+
+    def __init__(self, file: ModelFile) -> None:
+        self.file = file
+        self.label = shown(str(file.path))
+        self.tensors = {key: _tensor(ref) for key, ref in file.tensors.items()}
+
+    def read(self, tensor: Tensor, first: int, out: Array | None) -> Array:
+        assert out is not None
+        self.file.read_into(self.file.tensors[tensor.key], first, out)
+        return out
+
+    def same(self, tensor: Tensor, other: Source) -> bool:
+        assert isinstance(other, FileSource)
+        mine, theirs = self.file.tensors[tensor.key], other.file.tensors[tensor.key]
+        return self.file.same_values(mine, other.file, theirs)
+
+    def fault(self, code: str, message: str) -> ShoalError:
+        return InputError(code, message)
+
+
+def _tensor(ref: TensorRef) -> Tensor:
+    kind: Kind = "fixed"
+    if ref.dtype.merged:
+        kind = "float"
+    elif ref.dtype.numpy is not None and ref.dtype.numpy.kind in "iu" and ref.role not in _INDICES:
+        kind = "integer" if ref.dtype.name.lstrip("u").startswith("int") else "fixed"
+    if ref.dtype.numpy is None:
+        return Tensor(ref.key, kind, np.dtype(np.uint8), ref.nbytes, ref.dims, opaque=True)
+    return Tensor(ref.key, kind, ref.dtype.numpy.newbyteorder("="), ref.elements, ref.dims)
+
+
+class FileSink:
+    """Writes merged tensors to the output, and hashes all of them."""
+
+    def __init__(self, writer: ModelWriter, template: ModelFile, written: set[str]) -> None:
+        self._writer = writer
+        self._template = template
+        self._digests = {key: TensorDigest(template.tensors[key].nbytes) for key in written}
+        self._kept: dict[str, bytes] = {}
+
+    def place(self, _tensor: Tensor, _first: int, _count: int, /) -> Array | None:
+        return None
+
+    def put(self, tensor: Tensor, first: int, values: Array) -> None:
+        ref = self._template.tensors[tensor.key]
+        if len(values):
+            self._digests[tensor.key].add(first * values.itemsize, values.view(np.uint8).data)
+            self._writer.write(ref, first, values)
+
+    def keep(self, tensor: Tensor) -> None:
+        ref = self._template.tensors[tensor.key]
+        self._kept[tensor.key] = kept_digest(self._template, ref)
+
+    def digest(self) -> bytes:
+        """Of the merged model."""
+        model = ModelDigest()
+        for key, ref in self._template.tensors.items():
+            found = self._kept.get(key)
+            model.add(key, ref.dtype.code, ref.dims, self._digests[key].digest() if found is None else found)
+        return model.digest()
+
+
+def kept_digest(file: ModelFile, ref: TensorRef) -> bytes:
+    """Digest of a tensor that passes through."""
+    if ref.dtype.numpy is None:
+        return tensor_digest(file.array(ref)) if ref.dtype.bits else strings_digest(file.array(ref))
+    parts = TensorDigest(ref.nbytes)
+    step = DIGEST_CHUNK_BYTES // ref.dtype.numpy.itemsize
+    buffer = np.empty(min(ref.elements, step), ref.dtype.numpy)
+    for first in range(0, ref.elements, step):
+        part = buffer[: ref.elements - first]
+        file.read_into(ref, first, part)
+        parts.add(first * part.itemsize, part.view(np.uint8).data)
+    return parts.digest()
+
+
+def merge_files(
+    models: Sequence[PathLike],
+    output: PathLike,
+    options: MergeOptions | None = None,
+    *,
+    base: PathLike | None = None,
+    outer_state: PathLike | None = None,
+) -> Report:
+    """Merge ONNX files into one.
+
+    models       paths, in the order of the weights; graph and everything that is not merged come from the first
+    output       path; it may be one of the inputs.  It appears whole at the end, or not at all.
+    base         the model that all were trained from (rules that need one, outer optimisers)
+    outer_state  the outer optimiser's memory: read if the file exists, written after the output
+    returns      Report
+    raises       ArgumentError  the options are at fault
+                 InputError     a file is; nothing was written
+                 MachineError   the disk is full, permission is missing ...; the old output is whole
+    """
+    options = MergeOptions() if options is None else options
+    start = time.monotonic()
+    checked = plan(options, len(models), base is not None)
+    if checked.outer is None and outer_state is not None:
+        raise ArgumentError("outer.state", "an optimiser's state is given, but no outer optimiser")
+    with ExitStack() as stack:
+        files = [stack.enter_context(ModelFile.open(path)) for path in models]
+        ground = None if base is None else stack.enter_context(ModelFile.open(base))
+        everything = files if ground is None else [*files, ground]
+        require_agreement(everything)
+        engine = Engine(
+            checked,
+            [FileSource(file) for file in files],
+            None if ground is None else FileSource(ground),
+            frozenset(files[0].structure.scales),
+        )
+        written = engine.rewritten()
+        writer = stack.enter_context(ModelWriter(files[0], output, written, _data_files(everything)))
+        sink = FileSink(writer, files[0], written)
+        moments = None
+        if checked.outer is not None:
+            moments = stack.enter_context(FileMoments(checked.outer, outer_state, engine.floats))
+        outcome = engine.run(sink, moments)
+        for file in everything:
+            file.check_unchanged()
+        digest = sink.digest()
+        writer.commit(digest)
+        if moments is not None:
+            # After the output: if the machine stops between the two, the same merge can be done again.
+            moments.commit()
+    return Report(
+        output=str(Path(output)),
+        models=tuple(str(path) for path in models),
+        rule=checked.rule.name,
+        parameters={**checked.settings, **(checked.outer.settings if checked.outer else {})},
+        weights=_all_weights(checked),
+        outer=checked.outer.kind.name if checked.outer else None,
+        tensors_merged=outcome.merged,
+        tensors_passed=outcome.passed,
+        tensors_local=outcome.local,
+        numbers=outcome.parameters,
+        bytes_read=outcome.bytes_read,
+        bytes_written=outcome.bytes_written,
+        seconds=time.monotonic() - start,
+        passes=outcome.passes,
+        notes=outcome.notes,
+        digest=digest.hex(),
+    )
+
+
+def _all_weights(checked: Plan) -> tuple[float, ...] | None:
+    if checked.weights is None:
+        return None
+    known: Mapping[int, float] = dict(zip(checked.places, checked.weights, strict=True))
+    return tuple(known.get(i, 0.0) for i in range(checked.models))
+
+
+def _data_files(files: Sequence[ModelFile]) -> set[str]:
+    """Data files of the inputs, which must stay."""
+    return {str(ref.path) for file in files for ref in file.tensors.values() if ref.storage is Storage.EXTERNAL}
+
+
+def merge_paths(models: Sequence[Any], options: MergeOptions, base: Any, outer_state: Any, out: Any) -> Model:
+    """`merge_files` for `shoal.merge`: the result as a Model.
+
+    raises  ArgumentError  if out is no path, or a model or the base is none
+    """
+    for what, value in [*((f"model {i + 1}", m) for i, m in enumerate(models)), ("base", base), ("out", out)]:
+        if not isinstance(value, str | os.PathLike) and not (what == "base" and value is None):
+            raise ArgumentError(
+                "merge.models",
+                f"{what} is a {type(value).__name__}; expected a path, as model 1 is one (out=path, too)",
+            )
+    merge_files(models, out, options, base=base, outer_state=outer_state)
+    return Model(ModelFile.open(out), {})
