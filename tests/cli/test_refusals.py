@@ -70,7 +70,7 @@ def empty_file(folder: Path) -> list[str]:
     return pair(folder, b"")
 
 
-@case("empty")
+@case("a.onnx: has no bytes")
 def all_inputs_empty(folder: Path) -> list[str]:
     return [write(folder, "a.onnx", b""), write(folder, "b.onnx", b"")]
 
@@ -165,7 +165,7 @@ def no_opset(folder: Path) -> list[str]:
     return pair(folder, model)
 
 
-@case("IR version")
+@case("ir_version")
 def no_ir_version(folder: Path) -> list[str]:
     model = net(2)
     model.ClearField("ir_version")
@@ -196,7 +196,7 @@ def five_thousand_nested_graphs(folder: Path) -> list[str]:
     return pair(folder, model)
 
 
-@case("twice")
+@case("two tensors are called 'W'")
 def duplicate_initialiser(folder: Path) -> list[str]:
     model = net(2)
     model.graph.initializer.append(model.graph.initializer[0])
@@ -360,7 +360,9 @@ def external(folder: Path, says: str = "", **entries: str) -> list[str]:
     return pair(folder, model)
 
 
-def external_case(name: str, prepare: Callable[[Path], object] = lambda folder: None, **entries: str) -> None:
+def external_case(
+    name: str, prepare: Callable[[Path], object] = lambda folder: None, says: str = "W", **entries: str
+) -> None:
     def make(folder: Path) -> list[str]:
         inside = folder / "models"
         inside.mkdir()
@@ -368,7 +370,7 @@ def external_case(name: str, prepare: Callable[[Path], object] = lambda folder: 
         prepare(inside)
         return [f"models/{w}" for w in words]
 
-    CASES[f"external_{name}"] = (make, "W")
+    CASES[f"external_{name}"] = (make, says)
 
 
 def outside(folder: Path) -> None:
@@ -401,7 +403,7 @@ external_case("fifo", lambda f: os.mkfifo(f / "pipe.bin"), location="pipe.bin")
 external_case("directory", lambda f: (f / "d").mkdir(), location="d")
 external_case("missing", location="nowhere.bin")
 external_case("empty_location", location="")
-external_case("nul", location="w.bin\0.txt")
+external_case("nul", location="w.bin\0.txt", says="NUL")
 external_case("offset_beyond", offset="5000")
 external_case("length_beyond", offset="4090")
 external_case("petabyte", length=str(2**50))
@@ -424,7 +426,7 @@ def external_and_embedded(folder: Path) -> list[str]:
     return words
 
 
-@case("overlap")
+@case("share bytes")
 def external_overlap(folder: Path) -> list[str]:
     words = external(folder)
     model = onnx.load(folder / "bad.onnx", load_external_data=False)
