@@ -7,11 +7,12 @@ and renames them, the model last.  At any moment the output path holds the whole
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from shoal.errors import ArgumentError, InputError, MachineError, ShoalError, shown
@@ -20,6 +21,8 @@ from shoal.errors import ArgumentError, InputError, MachineError, ShoalError, sh
 COPY_BYTES = 2**20
 #: pieces above this size are written by a call of their own.
 GATHERED_BYTES_MAX = 64 * 2**10
+#: bytes after which the disk starts to write what it has got so far.
+WRITING_BYTES = 16 * 2**20
 #: permissions of an output before the umask: readable for all, writable for the owner.
 MODE = 0o644
 
@@ -36,6 +39,23 @@ def machine_error(error: OSError, doing: str, path: os.PathLike[str] | str) -> M
     return MachineError(code, f"cannot {doing} {shown(os.fspath(path))}: {error.strerror or error}")
 
 
+def _find_start_writing() -> Callable[[int], object] | None:
+    """Return a function that asks the kernel to start writing a file's changed pages, without waiting for the disk.
+
+    Without it all of a large file would wait for the fsync at the end, with the disk idle until then.  A hint only.
+    """
+    try:
+        sync_file_range = ctypes.CDLL(None).sync_file_range
+    except (OSError, AttributeError):
+        return None
+    sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+    whole_file, start_only = 0, 2
+    return lambda fd: sync_file_range(fd, 0, whole_file, start_only)
+
+
+_start_writing = _find_start_writing()
+
+
 class Sibling:
     """A temporary file beside the output.  Writes go to any offset, from any thread."""
 
@@ -43,6 +63,7 @@ class Sibling:
         self.name = name
         self.fd = fd
         self._output = output
+        self._unsent = 0
 
     def write(self, at: int, data: bytes | bytearray | memoryview) -> None:
         """Write all of ``data`` at byte ``at``; the GIL is free meanwhile.
@@ -56,6 +77,14 @@ class Sibling:
                 at, view = at + done, view[done:]
         except OSError as error:
             raise machine_error(error, "write", self._output) from error
+        self._count(len(data))
+
+    def _count(self, count: int) -> None:
+        """Send what was written on its way to the disk now and then.  Threads may lose each other's counts: no harm."""
+        self._unsent += count
+        if self._unsent >= WRITING_BYTES and _start_writing is not None:
+            self._unsent = 0
+            _start_writing(self.fd)
 
     def write_pieces(self, pieces: Iterable[tuple[int, bytes | memoryview]]) -> None:
         """Write many (offset, bytes), gathering small neighbours: a system call for each would cost more."""
@@ -91,7 +120,9 @@ class Sibling:
 
     def _copy_some(self, source: int, start: int, count: int, at: int) -> int:
         try:
-            return os.copy_file_range(source, self.fd, count, start, at)
+            done = os.copy_file_range(source, self.fd, min(count, WRITING_BYTES), start, at)
+            self._count(done)
+            return done
         except OSError as error:
             if error.errno not in _CANNOT_COPY:
                 raise
