@@ -1,6 +1,7 @@
 # Graphs, nodes and attributes: digests of what they compute, and the tensors found on the way.
 
 cdef enum:
+    SHOWN = 1000            # inputs or outputs of one node that a message is made from; of the others their digest
     DIGEST = 16             # bytes per node.  Finding two nodes with one digest takes 2**64 tries, and gains nothing:
                             # the graph that is written is the first model's own
 
@@ -356,10 +357,13 @@ cdef class Nodes(Types):
         what = (self.op_type, self.op_domain, self.op_overload, self.node_name, ins, outs)
         self.at = start
         while self.field(end):
-            if self.number == 1:
-                ins.append(self.text("input of a node"))
-            elif self.number == 2:
-                outs.append(self.text("output of a node"))
+            if self.number == 1 or self.number == 2:
+                names = ins if self.number == 1 else outs
+                if len(names) < SHOWN:
+                    names.append(self.text("input or output of a node"))
+        for names, sink in ((ins, self.ins), (outs, self.outs)):
+            if len(names) == SHOWN:
+                names.append("..." + blake2b((<Sink>sink).finish(), digest_size=8).hexdigest())
         return *what, dict([self.attribute(first, last, (), owner) for _, first, last in spans])
 
     # --- attributes --------------------------------------------------------------------------------------------------

@@ -128,7 +128,8 @@ def _ports(first: ModelFile, other: ModelFile, mine: Graph, theirs: Graph) -> It
     for kind, ours, others in kinds:
         if len(ours) != len(others):
             yield _said(
-                f"{_place(mine.scope)} has {len(ours)} {kind}s in {shown(first.path)}, {len(others)} in {shown(other.path)}"
+                f"{_place(mine.scope)} has {len(ours)} {kind}s in {shown(first.path)}, "
+                f"{len(others)} in {shown(other.path)}"
             )
         for number, (a, b) in enumerate(zip(ours, others, strict=False)):
             if a[:2] != b[:2]:
@@ -184,7 +185,8 @@ def _nodes(first: ModelFile, other: ModelFile, mine: Graph, theirs: Graph) -> It
     if mine.nodes != theirs.nodes:
         yield (
             lambda: (
-                f"{_place(mine.scope)} has {mine.nodes} nodes in {shown(first.path)}, {theirs.nodes} in {shown(other.path)}"
+                f"{_place(mine.scope)} has {mine.nodes} nodes in {shown(first.path)}, "
+                f"{theirs.nodes} in {shown(other.path)}"
                 f"{_first_difference(first, other, mine, theirs)}"
             )
         )
