@@ -1,0 +1,94 @@
+"""Changes of membership: one peer at a time, learners first, and what a change means to a leader.
+
+A change is an ordinary entry.  It is in force from the moment it is appended (dissertation 4.1).  The leader takes one
+only when the one before is decided and an entry of its own term is (the fault of 2015 in the single-server algorithm:
+https://groups.google.com/g/raft-dev/c/t4xj6dJTP6E), and promotes a learner only when it has caught up.
+"""
+
+from __future__ import annotations
+
+from shoal.ledger import life, replication
+from shoal.ledger.entry import Entry
+from shoal.ledger.members import NOBODY, Change
+from shoal.ledger.progress import REPLICATE, Progress
+from shoal.ledger.core import Role, State
+
+# --- what a leader may propose ----------------------------------------------------------------------------------------
+
+
+def change_fault(state: State, change: Change) -> str:
+    """Why this change cannot be proposed now; "" if it can."""
+    if is_pending(state):
+        return "change-pending"
+    if not has_committed_in_term(state):
+        return "change-before-own-commit"
+    fault = state.roster.current.fault(change)
+    if fault:
+        return fault
+    if change.kind == "promote" and not has_caught_up(state, change):
+        return "learner-behind"
+    return ""
+
+
+def is_pending(state: State) -> bool:
+    """The newest change is not decided yet."""
+    return state.roster.last_change > state.log.committed
+
+
+def has_committed_in_term(state: State) -> bool:
+    return state.log.term(state.log.committed) == state.term
+
+
+def has_caught_up(state: State, change: Change) -> bool:
+    progress = state.progress.get(change.peers[0])
+    if progress is None or progress.state != REPLICATE:
+        return False
+    return state.log.last - progress.match <= state.options.behind_max
+
+
+# --- what an entry does -----------------------------------------------------------------------------------------------
+
+
+def note(state: State, entry: Entry) -> None:
+    """An entry was appended: if it changes the membership, it does so from here on."""
+    change = state.hooks.members_of(entry.payload)
+    if change is None:
+        return
+    state.roster.push(entry.index, change)
+    if change.kind == "promote" and change.peers == (state.me,):
+        state.promoted = entry.index
+    if state.role == Role.LEADER:
+        follow_members(state)
+
+
+def cut(state: State, index: int) -> None:
+    """The entries from `index` on were removed, and what they did with them."""
+    state.roster.cut(index)
+    if state.promoted >= index:
+        state.promoted = 0
+
+
+def follow_members(state: State) -> None:
+    """A leader sends to whoever is a member now, and to nobody else."""
+    peers = state.peers()
+    for peer in peers:
+        if peer not in state.progress:
+            state.progress[peer] = Progress(state.log.last, state.options.in_flight)
+            state.progress[peer].active = True
+    for peer in [p for p in state.progress if p not in peers]:
+        del state.progress[peer]
+        if state.transferee == peer:
+            state.transferee = NOBODY
+
+
+def after_commit(state: State) -> None:
+    """A leader's commit index moved: if that decided its own removal, its work is done (dissertation 4.2.2)."""
+    if state.role == Role.LEADER and not is_pending(state) and state.me not in state.roster.current.voters:
+        replication.send_news(state)  # the others learn that it is decided
+        state.become_follower(state.term, NOBODY)
+
+
+def settle(state: State) -> None:
+    """A barred node whose new promotion is decided may vote again."""
+    if state.barred and state.log.committed >= state.promoted:
+        life.readmit(state, state.promoted)

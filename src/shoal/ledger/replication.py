@@ -1,0 +1,306 @@
+"""How the leader's log becomes everybody's, and when an entry is decided.
+
+Sources: Raft 5.3 (append, consistency check, fast back-up of the next index), 5.4.2 and figure 8 (a leader commits only
+entries of its own term), 5.5; etcd-io/raft (probe, replicate, a window of appends in flight).
+"""
+
+from __future__ import annotations
+
+from shoal.ledger import election, install, life, membership, quorum, reading
+from shoal.ledger.entry import Entry, entry_hash
+from shoal.ledger.log import Log, chain_fault
+from shoal.ledger.members import PeerId
+from shoal.ledger.message import Append, Appended, Heartbeat, HeartbeatReply
+from shoal.ledger.progress import INSTALL, PROBE, REPLICATE, Progress
+from shoal.ledger.core import Role, State
+
+# --- leader: sending --------------------------------------------------------------------------------------------------
+
+
+def append_own(state: State, payload: bytes) -> Entry:
+    """Add one entry of the own term; it is sealed and sent with the next Ready."""
+    log = state.log
+    entry = Entry(log.last + 1, state.term, log.last_hash, payload, b"")
+    log.append(entry, entry_hash(entry))
+    membership.note(state, entry)
+    state.uncommitted += len(payload)
+    state.flush = True
+    return entry
+
+
+def send_news(state: State) -> None:
+    """To every peer what it lacks: entries, or the news that more of them are decided."""
+    state.flush = False
+    for peer, progress in state.progress.items():
+        while send_append(state, peer, progress):
+            pass
+        if progress.commit_sent < state.log.committed and progress.state == REPLICATE and not progress.paused:
+            send_append(state, peer, progress, even_empty=True)
+
+
+def send_append(state: State, peer: PeerId, progress: Progress, even_empty: bool = False) -> bool:
+    """One append, or one chunk of the snapshot where the log no longer reaches back; True if more may follow."""
+    if progress.paused:
+        return False
+    log, options = state.log, state.options
+    start = progress.next
+    if start <= log.floor:
+        install.start(state, peer, progress)
+        return False
+    entries = log.span(start, options.append_entries, options.append_bytes)
+    if not entries and not even_empty and progress.state != PROBE:
+        return False
+    before = start - 1
+    message = Append(
+        peer, state.me, state.term, state.generation, before, log.term(before), log.hash(before), entries, log.committed
+    )
+    state.outbox.append(message)
+    progress.commit_sent = log.committed
+    if progress.state == PROBE:
+        progress.waiting = True
+        return False
+    if entries:
+        progress.next = entries[-1].index + 1
+        progress.in_flight.append(entries[-1].index)
+    return bool(entries)
+
+
+def beat(state: State) -> None:
+    """One round of heartbeats: I lead, this much is decided, and who answers confirms it."""
+    state.beat += 1
+    log = state.log
+    for peer, progress in state.progress.items():
+        commit = max(min(progress.match, log.committed), 0)
+        known = log.hash(commit) or bytes(32)
+        state.outbox.append(Heartbeat(peer, state.me, state.term, state.generation, commit, known, state.beat))
+
+
+# --- leader: answers --------------------------------------------------------------------------------------------------
+
+
+def on_appended(state: State, m: Appended) -> None:
+    progress = state.progress.get(m.sender)
+    if progress is None:
+        state.refuse("not-a-member")
+        return
+    progress.active = True
+    if m.rejected:
+        on_rejected(state, m, progress)
+    elif m.index > state.log.last:
+        state.refuse("acknowledges-beyond-log")
+    else:
+        on_accepted(state, m, progress)
+
+
+def on_rejected(state: State, m: Appended, progress: Progress) -> None:
+    """Back up: to the last place where the follower's hint says that the two logs can still be equal."""
+    log = state.log
+    if forgot_entries(progress, m.generation, m.hint_index):
+        state.refuse("forgot-entries")
+        life.accuse(state, m)
+        progress.match = m.hint_index
+    next_index = m.hint_index + 1
+    if m.hint_term > 0:
+        next_index = log.last_with_term_at_most(m.hint_index, m.hint_term) + 1
+    if progress.rejected(m.index, next_index):
+        send_append(state, m.sender, progress, even_empty=True)
+
+
+def forgot_entries(progress: Progress, generation: int, last_index: int) -> bool:
+    """Whether a later life of the peer holds less than an earlier one acknowledged to us in this term."""
+    return progress.generation < generation and last_index < progress.match
+
+
+def on_accepted(state: State, m: Appended, progress: Progress) -> None:
+    progress.generation = m.generation
+    if progress.state == INSTALL and m.index >= state.log.floor:
+        progress.probe(m.index + 1)
+    progress.accepted(m.index)
+    moved = advance_commit(state)
+    if state.role != Role.LEADER:
+        return
+    if not moved:  # otherwise the next Ready sends to all
+        while send_append(state, m.sender, progress):
+            pass
+    if state.transferee == m.sender and progress.match == state.log.last:
+        election.tell_to_campaign(state)
+
+
+def on_heartbeat_reply(state: State, m: HeartbeatReply) -> None:
+    progress = state.progress.get(m.sender)
+    if progress is None:
+        state.refuse("not-a-member")
+        return
+    progress.active = True
+    if m.beat > state.beat:
+        state.refuse("answers-no-heartbeat")
+        return
+    progress.beat = max(progress.beat, m.beat)
+    if forgot_entries(progress, m.generation, m.last_index):
+        state.refuse("forgot-entries")
+        life.accuse(state, m)
+        progress.match = m.last_index
+        progress.generation = m.generation
+        progress.probe(m.last_index + 1)
+    progress.waiting = False
+    if progress.state == INSTALL:
+        install.send_chunk(state, m.sender, progress)
+    elif progress.match < state.log.last or progress.state == PROBE:
+        if progress.paused:
+            progress.in_flight.popleft()  # its answer may be lost: let one append through to find out
+        send_append(state, m.sender, progress, even_empty=True)
+    reading.release(state)
+
+
+# --- deciding ---------------------------------------------------------------------------------------------------------
+
+
+def decidable(state: State) -> int:
+    """The highest index that a majority of the voters has on disk.  A leader that is no voter does not count itself."""
+    progress = state.progress
+    values = []
+    for peer in state.roster.current.voters:
+        if peer == state.me:
+            values.append(state.log.stable)
+        else:
+            values.append(progress[peer].match if peer in progress else 0)
+    return quorum.reached_by_majority(values)
+
+
+def is_own_term(state: State, index: int) -> bool:
+    """Only an entry of the leader's own term is decided by counting; older ones follow with it (Raft, figure 8)."""
+    return state.log.term(index) == state.term
+
+
+def advance_commit(state: State) -> bool:
+    """Raise the commit index as far as the acknowledgements allow; True if it moved."""
+    log = state.log
+    index = decidable(state)
+    if index <= log.committed or not is_own_term(state, index):
+        return False
+    before = log.committed
+    log.commit_to(index)
+    decided = log.entries[before - log.floor : log.committed - log.floor]
+    state.uncommitted = max(0, state.uncommitted - sum(len(e.payload) for e in decided))
+    state.flush = True
+    membership.after_commit(state)
+    if state.role == Role.LEADER:
+        reading.release(state)
+    return True
+
+
+# --- follower ---------------------------------------------------------------------------------------------------------
+
+
+def heard_leader(state: State, leader: PeerId) -> None:
+    state.leader = leader
+    state.elapsed = 0
+
+
+def on_append(state: State, m: Append) -> None:
+    """Check, cut what contradicts, add what is new, and say how far the two logs are the same."""
+    heard_leader(state, m.sender)
+    log = state.log
+    if m.prev_index < log.floor:  # decided long ago
+        answer(state, m.sender, log.committed)
+        return
+    fault = previous_fault(log, m)
+    if fault == "no-match":
+        reject(state, m)
+        return
+    fault = fault or take(state, m)
+    if fault:
+        state.refuse(fault)
+        return
+    last_new = m.prev_index + len(m.entries)
+    log.commit_to(min(m.commit, last_new))
+    answer(state, m.sender, last_new)
+
+
+def previous_fault(log: Log, m: Append) -> str:
+    """"" if the entry before the new ones is ours too; "no-match" if we lack it; "forked-chain" if index and term are
+    the same and the hash is not, which no two honest nodes can bring about."""
+    if log.term(m.prev_index) != m.prev_term:
+        return "no-match"
+    return "" if log.hash(m.prev_index) == m.prev_hash else "forked-chain"
+
+
+def reject(state: State, m: Append) -> None:
+    """With the last place that could still be common: terms rise along both logs."""
+    hint = state.log.last_with_term_at_most(m.prev_index, m.prev_term)
+    term = max(0, state.log.term(hint))
+    state.outbox.append(Appended(m.sender, state.me, state.term, state.generation, True, m.prev_index, hint, term))
+
+
+def answer(state: State, leader: PeerId, index: int) -> None:
+    state.outbox.append(Appended(leader, state.me, state.term, state.generation, False, index, 0, 0))
+
+
+def first_new(state: State, m: Append) -> tuple[int, str]:
+    """How many of the entries we hold already, up to the first that we lack or that contradicts ours."""
+    log = state.log
+    for n, entry in enumerate(m.entries):
+        mine = log.entry(entry.index)
+        if mine is None or mine.term != entry.term:
+            return n, ""
+        if mine.payload != entry.payload or mine.prev != entry.prev:
+            state.accuse(mine, entry)
+            return n, "forked-chain"
+    return len(m.entries), ""
+
+
+def take(state: State, m: Append) -> str:
+    """Store the entries of a matching append; "" or why none of them was stored."""
+    if not m.entries:
+        return ""
+    log = state.log
+    skip, fault = first_new(state, m)
+    new = m.entries[skip:]
+    if fault or not new:
+        return fault
+    start = new[0].index
+    if start <= log.committed:
+        mine = log.entry(start)
+        if mine is not None:
+            state.accuse(mine, new[0])
+        return "contradicts-committed"
+    hashes, fault = chain_fault(new, log.hash(start - 1))
+    if fault:
+        return fault
+    if not has_room(state, new):
+        return "log-full"
+    if not all(map(state.hooks.admit, new, hashes)):
+        return "not-admitted"
+    cut_conflict(state, start)
+    for entry, digest in zip(new, hashes, strict=True):
+        log.append(entry, digest)
+        membership.note(state, entry)
+    return ""
+
+
+def has_room(state: State, new: tuple[Entry, ...]) -> bool:
+    """The part of the log in memory is bounded."""
+    log, options = state.log, state.options
+    if len(log.entries) + len(new) > options.log_entries:
+        return False
+    return log.size + sum(len(e.payload) for e in new) <= options.log_bytes
+
+
+def cut_conflict(state: State, start: int) -> None:
+    """Remove our entries from the first one that contradicts the leader's."""
+    if start <= state.log.last:
+        state.log.cut(start)
+        membership.cut(state, start)
+
+
+def on_heartbeat(state: State, m: Heartbeat) -> None:
+    heard_leader(state, m.sender)
+    log = state.log
+    if m.commit > log.last:
+        state.refuse("commit-beyond-log")  # we acknowledged it and lost it, or the leader is wrong; the answer tells
+    elif m.commit >= log.floor and m.commit and log.hash(m.commit) != m.commit_hash:
+        state.refuse("forked-chain")
+        return
+    else:
+        log.commit_to(m.commit)
+    state.outbox.append(HeartbeatReply(m.sender, state.me, state.term, state.generation, m.beat, log.last))
