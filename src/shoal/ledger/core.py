@@ -72,10 +72,10 @@ class Hooks(msgspec.Struct, frozen=True):
     """
 
     draw: Callable[[int], int]
-    members_of: Callable[[bytes], Change | None] = lambda payload: None
-    seal: Callable[[bytes], bytes] = lambda entry_hash: b""
-    admit: Callable[[Entry, bytes], bool] = lambda entry, entry_hash: True
-    opening: Callable[[int], bytes] = lambda term: b""
+    members_of: Callable[[bytes], Change | None] = lambda _payload: None
+    seal: Callable[[bytes], bytes] = lambda _hash: b""
+    admit: Callable[[Entry, bytes], bool] = lambda _entry, _hash: True
+    opening: Callable[[int], bytes] = lambda _term: b""
 
 
 class Incoming:

@@ -7,10 +7,10 @@ Sources: Raft (Ongaro and Ousterhout, ATC 2014) 5.2 and 5.4.1; dissertation (Ong
 from __future__ import annotations
 
 from shoal.ledger import life, quorum, replication
+from shoal.ledger.core import Role, State
 from shoal.ledger.members import NOBODY, PeerId
 from shoal.ledger.message import AskVote, GiveVote, TimeoutNow
 from shoal.ledger.progress import Progress
-from shoal.ledger.core import Role, State
 
 # --- campaigns --------------------------------------------------------------------------------------------------------
 
@@ -58,9 +58,7 @@ def ask(state: State, term: int, pre: bool, transfer: bool) -> None:
     log = state.log
     for peer in state.roster.current.voters:
         if peer != state.me:
-            state.outbox.append(
-                AskVote(peer, state.me, term, state.generation, log.last, log.last_term, pre, transfer)
-            )
+            state.outbox.append(AskVote(peer, state.me, term, state.generation, log.last, log.last_term, pre, transfer))
 
 
 def count(state: State) -> None:

@@ -11,10 +11,10 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from shoal.ledger import replication
+from shoal.ledger.core import Incoming, State
 from shoal.ledger.members import PeerId, Roster
 from shoal.ledger.message import SnapshotChunk, SnapshotHead, SnapshotReply
 from shoal.ledger.ready import head_of, pack_state, unpack_state
-from shoal.ledger.core import Incoming, State
 from shoal.ledger.store import Snapshot
 from shoal.limits import SNAPSHOT_BYTES_MAX
 
@@ -113,7 +113,7 @@ def on_snapshot_chunk(state: State, m: SnapshotChunk) -> None:
 
 
 def install(state: State, head: SnapshotHead, data: bytes) -> str:
-    """Take a whole snapshot; "" or why not.  A log that already holds its last entry stays, and is committed to there."""
+    """Take a whole snapshot; "" or why not.  A log that holds its last entry stays, and is committed to there."""
     if len(data) != head.size or hashlib.sha256(data).digest() != head.digest:
         return "bad-snapshot-digest"
     content = unpack_state(data)

@@ -22,8 +22,8 @@ of them cannot be found by anybody; to close that hole every start would have to
 
 from __future__ import annotations
 
-from shoal.ledger.message import AnyMessage, Hello, Outdated
 from shoal.ledger.core import Role, State
+from shoal.ledger.message import AnyMessage, Hello, Outdated
 
 
 def begin(state: State, counter: int) -> None:

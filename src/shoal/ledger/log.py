@@ -143,7 +143,7 @@ class Log:
 
 def chain_fault(entries: Sequence[Entry], prev: bytes) -> tuple[list[bytes], str]:
     """The hashes of `entries`, and "wrong-prev" as soon as one does not name the hash of the one before."""
-    hashes = []
+    hashes: list[bytes] = []
     for entry in entries:
         if entry.prev != prev:
             return hashes, "wrong-prev"

@@ -8,10 +8,10 @@ https://groups.google.com/g/raft-dev/c/t4xj6dJTP6E), and promotes a learner only
 from __future__ import annotations
 
 from shoal.ledger import life, replication
+from shoal.ledger.core import Role, State
 from shoal.ledger.entry import Entry
 from shoal.ledger.members import NOBODY, Change
 from shoal.ledger.progress import REPLICATE, Progress
-from shoal.ledger.core import Role, State
 
 # --- what a leader may propose ----------------------------------------------------------------------------------------
 

@@ -54,6 +54,10 @@ class Progress:
             return len(self.in_flight) >= self.window
         return self.waiting
 
+    @property
+    def installing(self) -> bool:
+        return self.state == INSTALL
+
     def probe(self, next_index: int) -> None:
         self.state = PROBE
         self.waiting = False

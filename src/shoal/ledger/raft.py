@@ -278,7 +278,8 @@ def _load(state: State, entries: Sequence[Entry]) -> None:
     log = state.log
     hashes, fault = chain_fault(entries, log.floor_hash)
     if fault:
-        raise ArgumentError("ledger.log", f"entry {log.floor + len(hashes) + 1} does not follow the one before: {fault}")
+        place = log.floor + len(hashes) + 1
+        raise ArgumentError("ledger.log", f"entry {place} does not follow the one before: {fault}")
     for entry, digest in zip(entries, hashes, strict=True):
         if entry.index != log.last + 1 or entry.term < log.last_term:
             raise ArgumentError("ledger.log", f"entry {entry.index}, term {entry.term} cannot follow index {log.last}")

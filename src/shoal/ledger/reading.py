@@ -8,8 +8,8 @@ until then its commit index may lag behind what the last leader decided.
 from __future__ import annotations
 
 from shoal.ledger import membership, quorum, replication
-from shoal.ledger.ready import ReadState
 from shoal.ledger.core import Role, State
+from shoal.ledger.ready import ReadState
 from shoal.limits import READS_PENDING_MAX
 
 

@@ -7,12 +7,12 @@ entries of its own term), 5.5; etcd-io/raft (probe, replicate, a window of appen
 from __future__ import annotations
 
 from shoal.ledger import election, install, life, membership, quorum, reading
+from shoal.ledger.core import Role, State
 from shoal.ledger.entry import Entry, entry_hash
 from shoal.ledger.log import Log, chain_fault
 from shoal.ledger.members import PeerId
 from shoal.ledger.message import Append, Appended, Heartbeat, HeartbeatReply
 from shoal.ledger.progress import INSTALL, PROBE, REPLICATE, Progress
-from shoal.ledger.core import Role, State
 
 # --- leader: sending --------------------------------------------------------------------------------------------------
 
@@ -218,7 +218,7 @@ def on_append(state: State, m: Append) -> None:
 
 
 def previous_fault(log: Log, m: Append) -> str:
-    """"" if the entry before the new ones is ours too; "no-match" if we lack it; "forked-chain" if index and term are
+    """ "" if the entry before the new ones is ours too; "no-match" if we lack it; "forked-chain" if index and term are
     the same and the hash is not, which no two honest nodes can bring about."""
     if log.term(m.prev_index) != m.prev_term:
         return "no-match"
