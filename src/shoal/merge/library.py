@@ -11,9 +11,9 @@ import numpy as np
 
 from shoal.errors import ArgumentError, shown
 from shoal.merge.arrays import as_array, as_target, overlapping
-from shoal.merge.engine import Engine, Outcome
+from shoal.merge.engine import Engine
 from shoal.merge.moments import MemoryMoments
-from shoal.merge.options import Integers, MergeOptions, Nonfinite, Plan, Progress, plan
+from shoal.merge.options import Integers, MergeOptions, Nonfinite, Progress, plan
 from shoal.merge.source import MemorySink, MemorySource
 from shoal.merge.tile import Array
 
@@ -67,6 +67,13 @@ def merge(
         from shoal.merge.files import merge_paths
 
         return merge_paths(given, options, base, outer_state, out)
+    if getattr(given[0], "file", None) is not None and isinstance(given[0], Mapping):
+        from shoal.merge.models import merge_models
+
+        result = merge_models(given, options, base, outer_state)
+        if out is not None:
+            result.save(out)
+        return result
     forms = [_Form.of(model, f"model {i + 1}") for i, model in enumerate(given)]
     ground = None if base is None else _Form.of(base, "base")
     return _merge_forms(forms, ground, options, outer_state, out)
@@ -89,7 +96,7 @@ def _globs(globs: Iterable[str]) -> tuple[str, ...]:
 class _Form:
     """A model of arrays.
 
-    kind    "dict", "list", "array" or "model" (a Model object)
+    kind    "dict", "list", "array" or "model" (a Model object made from arrays)
     arrays  key -> array of any shape, contiguous
     given   what the caller handed over
     """
@@ -118,7 +125,7 @@ def _named(model: Any, label: str) -> tuple[dict[str, Any], str]:
         for key in model:
             if not isinstance(key, str):
                 raise ArgumentError("merge.models", f"{label}: name {shown(repr(key))} is no text")
-        return dict(model), "model" if hasattr(model, "with_arrays") else "dict"
+        return dict(model), "model" if hasattr(model, "from_tensors") else "dict"
     if isinstance(model, list | tuple):
         return {f"{i:09d}": value for i, value in enumerate(model)}, "list"
     return {"": model}, "array"
@@ -209,8 +216,5 @@ class _Results:
             case "array":
                 return self._arrays[""]
             case "model":
-                return self._form.given.with_arrays(self._arrays)
+                return type(self._form.given).from_tensors(self._arrays)
         return self._arrays
-
-
-__all__ = ["Outcome", "Plan", "merge"]
