@@ -91,7 +91,9 @@ class Genesis(Body, frozen=True):
 
 
 class Noop(Body, frozen=True):
-    """A leader opens its term."""
+    """A leader opens its term: the first entry of each term, by the member that seals it."""
+
+    term: Count
 
 
 class LearnerAdded(Body, frozen=True):

@@ -86,7 +86,7 @@ class LogStore:
         return
 
     def persist(self, ready: Ready) -> None:
-        self._do(entries=ready.entries, hard_state=ready.hard_state, snapshot=ready.snapshot)
+        self._do(ready.entries, ready.truncate_from, ready.hard_state, ready.snapshot)
 
     def history(self, first: int, last: int) -> Iterator[Entry]:
         return self._read(first, min(last, self._extent.last_index))

@@ -56,6 +56,8 @@ class Ready(Protocol):
     @property
     def hard_state(self) -> HardState | None: ...
     @property
+    def truncate_from(self) -> int | None: ...
+    @property
     def entries(self) -> Sequence[Entry]: ...
     @property
     def snapshot(self) -> Snapshot | None: ...
@@ -106,7 +108,7 @@ class Store(Protocol):
         """All that was asked for is durable (a second time: every call above is durable already)."""
 
     def persist(self, ready: Ready) -> None:
-        """Snapshot, then entries, then hard state, as one durable step: after a crash all of it is there, or none."""
+        """Snapshot, cut, entries, hard state, as one durable step: after a crash all of it is there, or none."""
 
     def history(self, first: int, last: int) -> Iterator[Entry]:
         """Entries first..last that are still held, archived ones too, in order, in bounded memory."""

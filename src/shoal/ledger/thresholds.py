@@ -37,17 +37,17 @@ def thresholds(n: int, profile: str = "default") -> Thresholds:
     """The numbers for ``n`` participants.
 
     light  for swarms that trust each other more: t = ceil(n/10), d_max = ceil(n/5); below 10 the same as default
-    crash  for 3 only: q = 2.  One participant that lies, not only fails, could then split the swarm
+    crash  q = 2 for 3 participants: one that lies, not only fails, could then split the swarm; else as default
 
-    raises  ArgumentError  ``plan.participants``: fewer than 2, or ``crash`` with another number than 3
+    raises  ArgumentError  ``plan.participants``: fewer than 2, or no such profile
     """
-    if n < 2 or profile not in PROFILES.values() or (profile == "crash" and n != 3):
+    if n < 2 or profile not in PROFILES.values():
         raise ArgumentError("plan.participants", f"no round of {n} participants in profile {profile!r}")
     if profile == "light" and n >= 10:
         t, d_max = _ceil_div(n, 10), _ceil_div(n, 5)
     else:
         d_max = _ceil_div(n, 3) - 1
         t = max(1, d_max)
-    q = 2 if profile == "crash" else (n + t) // 2 + 1
+    q = 2 if profile == "crash" and n == 3 else (n + t) // 2 + 1
     k = min(n - 1, 2 * _ceil_div(t + d_max + 1, 2))
     return Thresholds(t, d_max, q, k)
