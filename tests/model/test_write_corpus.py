@@ -6,12 +6,12 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import corpus
 import numpy as np
 import onnx
 import pytest
 from onnx import external_data_helper
 
-import corpus
 from shoal.model.digest import model_digest
 from shoal.model.file import ModelFile
 from shoal.model.model import load
