@@ -7,8 +7,8 @@ weights    N float64, finite, > 0 (models of weight 0 are left out by the caller
 out        array of the same length and dtype, may be one of the inputs
 returns    bool: True if every number read was finite
 
-Arithmetic.  Inputs are widened to float64 (exact), sums run in the order of ``inputs``, products and sums are rounded
-separately (no fused multiply-add), and the result is rounded once, to nearest even, into the dtype of ``out``; denormals
+Arithmetic.  Inputs are widened to float64 (exact), sums start with the first term and run in the order of ``inputs``,
+products and sums are rounded separately (no fused multiply-add), and the result is rounded once, to nearest even, into the dtype of ``out``; denormals
 are kept.  For float64 the sum is carried in double-double (Dekker 1971; Knuth TAOCP 2, 4.2.2), so that it too is wider
 than its inputs.
 
@@ -79,20 +79,28 @@ def _two_sum(a: Float64s, b: Float64s) -> tuple[Float64s, Float64s]:
 
 
 def _two_product(a: Float64s, b: Float64s | np.float64) -> tuple[Float64s, Float64s]:
-    """a*b exactly as p + e, by Veltkamp splitting (the same p and e as a fused multiply-add gives)."""
-    split = 134217729.0
+    """p = a*b rounded, and e = a*b - p rounded: what a fused multiply-add gives, for any numbers.
+
+    Veltkamp's splitting works on the fractions, where it is exact; the exponents follow.
+    """
     p = a * b
-    t = split * a
-    ah = t - (t - a)
-    al = a - ah
-    u = split * b
-    bh = u - (u - b)
-    bl = b - bh
-    return p, ((ah * bh - p) + ah * bl + al * bh) + al * bl
+    (x, x_exponent), (y, y_exponent) = np.frexp(a), np.frexp(np.broadcast_to(b, a.shape))
+    split = 134217729.0
+    product = x * y
+    t = split * x
+    xh = t - (t - x)
+    xl = x - xh
+    u = split * y
+    yh = u - (u - y)
+    yl = y - yh
+    e = np.ldexp(((xh * yh - product) + xh * yl + xl * yh) + xl * yl, x_exponent + y_exponent)
+    e = np.where(np.abs(p) < np.finfo(np.float64).tiny, 0.0, e)
+    infinite = np.where(np.isinf(a) | np.isinf(b), np.nan, -p)
+    return p, np.where(np.isinf(p), infinite, e)
 
 
 #: float64 rows are multiplied by 2**-600 if the largest magnitude of the coordinate is >= 2**400, by 2**600 if it is
-#: below 2**-400, and back at the end, so that neither the exact products nor the splitting can overflow or underflow.
+#: below 2**-400, and back at the end, so that neither the products nor their errors overflow, or underflow where it counts.
 _HUGE, _TINY, _SHIFT = 2.0**400, 2.0**-400, 600
 
 
@@ -110,8 +118,8 @@ def _finite(inputs: Sequence[Array]) -> bool:
 
 
 def _plain_sum(rows: Float64s, weights: Float64s) -> Float64s:
-    total = np.zeros(rows.shape[1])
-    for row, weight in zip(rows, weights, strict=True):
+    total = weights[0] * rows[0]
+    for row, weight in zip(rows[1:], weights[1:], strict=True):
         total = total + weight * row
     return total
 
@@ -120,7 +128,8 @@ def _mean_rows(rows: Float64s, weights: Float64s, wide: bool) -> Float64s:
     """sum_i weights[i] * rows[i] / sum_i weights[i], coordinate by coordinate, sums in row order.
 
     weights  float64[N] or float64[N, n], scaled as by `scaled_weights` (any exact power of two gives the same result)
-    wide     carry the sum in double-double (for float64 data); a coordinate that has a NaN or Inf takes the plain sum
+    wide     carry the sum in double-double (for float64 data); a coordinate that has a NaN or Inf, or is
+             all zeros (-0 must stay), takes the plain sum
     """
     weights = np.broadcast_to(weights.reshape(len(rows), -1), rows.shape)
     total = np.zeros(rows.shape[1])
@@ -131,8 +140,9 @@ def _mean_rows(rows: Float64s, weights: Float64s, wide: bool) -> Float64s:
         if not wide:
             return plain
         shift = _row_shift(rows)
-        hi, lo = np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
-        for row, weight in zip(np.ldexp(rows, shift), weights, strict=True):
+        scaled = np.ldexp(rows, shift)
+        hi, lo = _two_product(scaled[0], weights[0])
+        for row, weight in zip(scaled[1:], weights[1:], strict=True):
             p, e = _two_product(row, weight)
             hi, t = _two_sum(hi, p)
             lo = lo + (t + e)
@@ -140,7 +150,7 @@ def _mean_rows(rows: Float64s, weights: Float64s, wide: bool) -> Float64s:
         quotient = hi / total
         p, e = _two_product(quotient, total)
         result = np.ldexp(quotient + (((hi - p) - e) + lo) / total, -shift)
-        return np.where(np.isfinite(rows).all(axis=0), result, plain)
+        return np.where(np.isfinite(rows).all(axis=0) & (rows != 0).any(axis=0), result, plain)
 
 
 def weighted_mean(inputs: Sequence[Array], weights: Sequence[float], out: Array) -> bool:
@@ -159,25 +169,27 @@ def combine(base: Array | None, inputs: Sequence[Array], coefficients: Sequence[
     """
     finite = _finite([*inputs, *([] if base is None else [base])])
     start = np.zeros(len(out)) if base is None else base.astype(np.float64)
-    hi, lo = np.zeros(len(out)), np.zeros(len(out))
+    hi = lo = np.zeros(len(out))
     with np.errstate(all="ignore"):
-        for x, c in zip(inputs, coefficients, strict=True):
+        for i, (x, c) in enumerate(zip(inputs, coefficients, strict=True)):
             coefficient = np.float64(c)
             wide = x.astype(np.float64)
             if out.dtype != np.float64:
-                hi = hi + coefficient * (wide if base is None else wide - start)
+                term = coefficient * (wide if base is None else wide - start)
+                hi = term if i == 0 else hi + term
                 continue
             dh, dl = (wide, np.zeros(len(out))) if base is None else _two_sum(wide, -start)
             p, e = _two_product(dh, coefficient)
-            hi, t = _two_sum(hi, p)
-            lo = lo + (t + (e + coefficient * dl))
-        if base is None:
-            result = hi + lo
-        elif out.dtype != np.float64:
-            result = start + hi
-        else:
-            s, t = _two_sum(start, hi)
-            result = s + (t + lo)
+            rest = e + coefficient * dl
+            if i == 0:
+                hi, lo = p, rest
+            else:
+                hi, t = _two_sum(hi, p)
+                lo = lo + (t + rest)
+        s, t = _two_sum(start, hi)
+        moved = start + hi if out.dtype != np.float64 else s + (t + lo)
+        unmoved = (hi == 0) & (lo == 0)
+        result = (hi + lo if out.dtype == np.float64 else hi) if base is None else np.where(unmoved, start, moved)
     out[...] = narrow(result, out.dtype)
     return finite
 
@@ -265,13 +277,15 @@ def mean_around_median(inputs: Sequence[Array], keep: int, out: Array) -> bool:
 
 
 def _lane_sum(products: Float64s) -> float:
-    """Sum in GRAM_LANES running sums, element e into lane e % 8, then ((0+4)+(2+6)) + ((1+5)+(3+7))."""
-    padded = np.zeros(-(-len(products) // GRAM_LANES) * GRAM_LANES)
-    padded[: len(products)] = products
+    """Sum in GRAM_LANES running sums from +0, element e into lane e % 8, then ((0+4)+(2+6)) + ((1+5)+(3+7)).
+
+    A NaN is the quiet one, as in `narrow`.
+    """
+    padded = np.zeros((1 + -(-len(products) // GRAM_LANES)) * GRAM_LANES)
+    padded[GRAM_LANES : GRAM_LANES + len(products)] = products
     lanes = np.cumsum(padded.reshape(-1, GRAM_LANES), axis=0)[-1]
-    return float(
-        ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
-    )
+    total = ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
+    return np.nan if np.isnan(total) else float(total)
 
 
 def gram(inputs: Sequence[Array], base: Array | None = None) -> npt.NDArray[np.float64]:
