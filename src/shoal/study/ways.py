@@ -60,12 +60,12 @@ def learn(way: str, sites: list[Site], plan: Plan, folder: Path) -> list[list[Pa
         place.mkdir(exist_ok=True)
         files = [place / f"{site.name}.onnx" for site in sites]
         for index, (site, start, file) in enumerate(zip(sites, now, files, strict=True)):
-            write_onnx(train(read_onnx(start), site.train, plan.training, hash_seed(plan.seed, number, index)), file)
+            write_onnx(train(read_onnx(start), site.train, plan.training, round_seed(plan.seed, number, index)), file)
         now = WAYS[way](files, [len(site.train) for site in sites], place / "merged.onnx", plan.method)
         history.append(now)
     return history
 
 
-def hash_seed(seed: int, number: int, index: int) -> int:
+def round_seed(seed: int, number: int, index: int) -> int:
     """One seed per (study, round, site), so that a site's order of patients does not depend on the way."""
     return (seed * 1_000 + number) * 1_000 + index
