@@ -25,7 +25,7 @@ Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Key = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
 Bitmap = Annotated[bytes, Meta(min_length=1, max_length=-(-LEDGER_MEMBERS_MAX // 8))]
-Count = Annotated[int, Meta(ge=0, lt=2**63)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Small = Annotated[int, Meta(ge=0, le=LEDGER_MEMBERS_MAX)]
 Name = Annotated[str, Meta(min_length=1, max_length=LEDGER_NAME_CHARS_MAX)]
 Address = Annotated[str, Meta(max_length=LEDGER_ADDRESS_CHARS_MAX)]
@@ -180,7 +180,7 @@ class RoundPlan(Body, frozen=True):
     details       more that the swarm agreed on; under the rid, not looked into here
     """
 
-    round: Annotated[int, Meta(ge=1, lt=2**63)]
+    round: Annotated[int, Meta(ge=1, le=2**63 - 1)]
     attempt: Count
     slot: Count
     base: Digest
@@ -188,7 +188,7 @@ class RoundPlan(Body, frozen=True):
     thresholds: Thresholds
     shards: Annotated[tuple[ShardOwner, ...], Meta(min_length=1, max_length=4 * LEDGER_MEMBERS_MAX)]
     bits: Annotated[int, Meta(ge=0, le=64)]
-    bound: Annotated[int, Meta(ge=0, lt=2**63)]
+    bound: Annotated[int, Meta(ge=0, le=2**63 - 1)]
     scales: Digest
     seed: Digest
     weights: Annotated[int, Meta(ge=1, le=3)]
@@ -303,7 +303,7 @@ class Metric(Body, frozen=True):
 class Evaluation(Body, frozen=True):
     """What the author measured with a certified model on ``samples`` own samples.  Metrics sorted by name."""
 
-    round: Annotated[int, Meta(ge=1, lt=2**63)]
+    round: Annotated[int, Meta(ge=1, le=2**63 - 1)]
     model: Digest
     samples: Count
     metrics: Annotated[tuple[Metric, ...], Meta(min_length=1, max_length=LEDGER_METRICS_MAX)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from shoal.errors import InputError
@@ -47,13 +49,24 @@ class State(msgspec.Struct):
     attempt: Attempt | None = None
 
 
-_encoder = msgspec.msgpack.Encoder(order="deterministic")
+_encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(State)
 
 
 def encode_state(state: State) -> bytes:
-    """Deterministic bytes, for a snapshot."""
-    return _encoder.encode(state)
+    """Bytes for a snapshot; nodes that applied the same entries give the same bytes."""
+    attempt: Any = state.attempt
+    if attempt is not None:
+        values = {name: _ordered(getattr(attempt, name)) for name in attempt.__struct_fields__}
+        attempt = msgspec.structs.replace(attempt, **values)
+    return _encoder.encode(msgspec.structs.replace(state, attempt=attempt))
+
+
+def _ordered(value: Any) -> Any:
+    """Sets as sorted lists.  Dictionaries keep their order, which is that of the entries that filled them."""
+    if isinstance(value, set):
+        return sorted(value)
+    return {k: _ordered(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def decode_state(data: bytes) -> State:

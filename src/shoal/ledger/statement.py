@@ -24,7 +24,7 @@ from shoal.limits import LEDGER_ENTRY_BYTES_MAX
 
 VERSION: Final = 1
 
-_U63 = Annotated[int, Meta(ge=0, lt=2**63)]
+_U63 = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class Statement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
