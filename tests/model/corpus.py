@@ -50,7 +50,9 @@ def attribute(name: str, kind: int, value: bytes = b"") -> bytes:
     return field(1, name) + value + field(20, kind)
 
 
-def node(op: str = "Identity", ins: tuple[str, ...] = ("x",), outs: tuple[str, ...] = ("y",), *attributes: bytes) -> bytes:
+def node(
+    op: str = "Identity", ins: tuple[str, ...] = ("x",), outs: tuple[str, ...] = ("y",), *attributes: bytes
+) -> bytes:
     names = b"".join(field(1, name) for name in ins) + b"".join(field(2, name) for name in outs)
     return names + field(4, op) + b"".join(field(5, value) for value in attributes)
 
@@ -119,7 +121,7 @@ def all_types() -> onnx.ModelProto:
             continue
         values: list[Any] = [0, 1, 1, 0, 1]
         if name == "STRING":
-            tensors.append(helper.make_tensor("typed_STRING", code, [5], [b"a", b"", b"\xff\0", "ä".encode(), b"b"]))
+            tensors.append(helper.make_tensor("typed_STRING", code, [5], [b"a", b"", b"\0\xff", "ä".encode(), b"b"]))
             continue
         typed = helper.make_tensor(f"typed_{name}", code, [5], values)
         raw = numpy_helper.from_array(numpy_helper.to_array(typed), f"raw_{name}")
@@ -189,7 +191,9 @@ def control_flow() -> onnx.ModelProto:
         return helper.make_graph([*more, constant, add], output, [], [value_info(output)], [inner])
 
     inner_if = helper.make_node("If", ["c"], ["inner"], then_branch=body("t2", 3.0), else_branch=body("e2", 4.0))
-    outer_if = helper.make_node("If", ["c"], ["outer"], then_branch=body("t1", 1.0, inner_if), else_branch=body("e1", 2.0))
+    outer_if = helper.make_node(
+        "If", ["c"], ["outer"], then_branch=body("t1", 1.0, inner_if), else_branch=body("e1", 2.0)
+    )
     keep = helper.make_node("Identity", ["ci"], ["co"])
     loop = body("lo", 5.0, keep)
     loop.input.extend([value_info("it", [], TensorProto.INT64), value_info("ci", [], TensorProto.BOOL)])
@@ -277,7 +281,9 @@ def _walk_nodes(nodes: Any, scope: str) -> Iterator[tuple[str, str, str, onnx.Te
         out = next((name for name in item.output if name), "")
         for a in item.attribute:
             inner = f"{scope}/" if scope else ""
-            for graph, place in [(a.g, a.name)] * a.HasField("g") + [(g, f"{a.name}[{i}]") for i, g in enumerate(a.graphs)]:
+            for graph, place in [(a.g, a.name)] * a.HasField("g") + [
+                (g, f"{a.name}[{i}]") for i, g in enumerate(a.graphs)
+            ]:
                 yield from _walk_graph(graph, f"{inner}{item.op_type}:{out}/{place}")
             if item.op_type != "Constant" or a.ref_attr_name:
                 continue

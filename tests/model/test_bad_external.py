@@ -85,7 +85,9 @@ def test_locations_that_lead_out(location: str, folder: Path) -> None:
         assert refusal(folder, place(corpus.external(location=location))).code == "external.location"
 
 
-@pytest.mark.parametrize("location", ["%2e%2e/outside.bin", "\u2024\u2024/outside.bin", "\uff0e\uff0e/outside.bin", "~/w.bin"])
+@pytest.mark.parametrize(
+    "location", ["%2e%2e/outside.bin", "\u2024\u2024/outside.bin", "\uff0e\uff0e/outside.bin", "~/w.bin"]
+)
 def test_names_are_taken_as_they_are(location: str, folder: Path) -> None:
     """Nothing is decoded, normalised or expanded: such files are not there."""
     assert refusal(folder, as_initialiser(corpus.external(location=location))).code == "external.missing"

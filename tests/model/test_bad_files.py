@@ -95,7 +95,9 @@ MODELS = {
     "name.utf8": corpus.model(corpus.graph(corpus.tensor(b"\xff\xfe"))),
     "name.too_long": corpus.model(corpus.graph(corpus.tensor("n" * 1_000_000))),
     "graph.nesting": corpus.model(corpus.nested(NESTING_MAX + 1, corpus.graph())),
-    "graph.type": corpus.model(corpus.graph(more=corpus.field(11, corpus.field(1, "x") + corpus.field(2, b"\x0a\0" * 2**20)))),
+    "graph.type": corpus.model(
+        corpus.graph(more=corpus.field(11, corpus.field(1, "x") + corpus.field(2, b"\x0a\0" * 2**20)))
+    ),
 }
 
 

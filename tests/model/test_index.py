@@ -85,7 +85,9 @@ def test_storage_forms(tmp_path: Path) -> None:
                 corpus.tensor("raw"),
                 corpus.tensor("packed", raw=None, more=corpus.field(4, b"\1\0\0\0\2\0\0\0")),
                 corpus.tensor("split", raw=None, more=corpus.field(4, b"\1\0\0\0") + corpus.field(4, b"\2\0\0\0")),
-                corpus.tensor("single", raw=None, more=corpus.field(4, b"\1\0\0\0", 5) + corpus.field(4, b"\2\0\0\0", 5)),
+                corpus.tensor(
+                    "single", raw=None, more=corpus.field(4, b"\1\0\0\0", 5) + corpus.field(4, b"\2\0\0\0", 5)
+                ),
                 corpus.tensor("absent", (0,), raw=None),
             )
         )
@@ -148,7 +150,9 @@ def test_deep_nest_is_walked_once(tmp_path: Path) -> None:
 
 def test_many_functions_may_call_each_other(tmp_path: Path) -> None:
     calls = b"".join(
-        corpus.field(25, corpus.field(1, f"f{i}") + corpus.field(7, corpus.node(f"f{(i + 1) % 10_000}")) + corpus.field(10, "d"))
+        corpus.field(
+            25, corpus.field(1, f"f{i}") + corpus.field(7, corpus.node(f"f{(i + 1) % 10_000}")) + corpus.field(10, "d")
+        )
         for i in range(10_000)
     )
     (tmp_path / "m.onnx").write_bytes(corpus.model(corpus.graph(), more=calls))

@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from interrupts import Interrupts, without_nameless_files
 from shoal.errors import ArgumentError, InputError, MachineError
 from shoal.model.file import ModelFile
 from shoal.model.write import ModelWriter
@@ -380,32 +381,11 @@ def test_a_template_that_changes_meanwhile_is_noticed(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a"]
 
 
-class Interrupts:
-    """Raises `error` in place of, or right after, the n-th call of any function of `os` that makes or changes files."""
-
-    CALLS = ("open", "posix_fallocate", "pwrite", "fsync", "rename", "unlink", "copy_file_range")
-
-    def __init__(self, at: int, after: bool, error: BaseException) -> None:
-        self.at, self.after, self.error, self.count = at, after, error, 0
-
-    def wrap(self, real):
-        def call(*args, **kwargs):
-            self.count += 1
-            now = self.count == self.at
-            if now and not self.after:
-                raise self.error
-            result = real(*args, **kwargs)
-            if now:
-                raise self.error
-            return result
-
-        return call
-
-
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), OSError(28, "No space left on device")])
 @pytest.mark.parametrize("after", [False, True], ids=["instead", "after"])
+@pytest.mark.parametrize("named", [False, True], ids=["nameless", "named"])
 def test_whatever_happens_the_path_holds_the_old_or_the_new_model(
-    tmp_path: Path, error: BaseException, after: bool
+    tmp_path: Path, error: BaseException, after: bool, named: bool
 ) -> None:
     """At every step; with external data on both sides, the old ones ours."""
     steps, outcomes = 0, set()
@@ -415,9 +395,10 @@ def test_whatever_happens_the_path_holds_the_old_or_the_new_model(
         rewrite(path, path, {"a": [1, 1, 1]}, b"1" * 32)
         old = set(os.listdir(path.parent))
         with ModelFile.open(path) as template, pytest.MonkeyPatch.context() as patched:
+            if named:
+                without_nameless_files(patched)
             interrupts = Interrupts(steps, after, error)
-            for name in Interrupts.CALLS:
-                patched.setattr(os, name, interrupts.wrap(getattr(os, name)))
+            interrupts.install(patched)
             finished = True
             try:
                 with ModelWriter(template, path, ["a"]) as writer:
