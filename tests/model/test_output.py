@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import signal
 import stat
 from pathlib import Path
 
 import pytest
-
 from interrupts import Interrupts, without_nameless_files
+
 from shoal.errors import ArgumentError, InputError, MachineError
 from shoal.model import output as module
 from shoal.model.output import COPY_BYTES, GATHERED_BYTES_MAX, Output, Sibling
@@ -61,6 +62,18 @@ def test_nothing_is_there_before_the_commit(tmp_path: Path) -> None:
     out.abort()
     assert os.listdir(tmp_path) == []
     out.abort()
+
+
+def test_a_process_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
+    make(tmp_path / "m", b"old")
+    child = os.fork()
+    if child == 0:
+        sibling = Output(tmp_path / "m").create(10)
+        sibling.write(0, b"new")
+        os.kill(os.getpid(), signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    assert listing(tmp_path) == {"m": b"old"}
 
 
 def test_where_files_must_have_names_they_are_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from interrupts import Interrupts, without_nameless_files
 from onnx import TensorProto, helper, numpy_helper
 
-from interrupts import Interrupts, without_nameless_files
 from shoal.errors import ArgumentError, InputError, MachineError
 from shoal.model.file import ModelFile
 from shoal.model.write import ModelWriter
@@ -336,6 +336,26 @@ def test_an_output_that_held_something_else_is_replaced(tmp_path: Path) -> None:
     rewrite(source, tmp_path / "out", {"a": [3, 2, 1]})
     assert run(tmp_path / "out").tolist() == [3, 2, 1]
     assert (tmp_path / "out.0123456789abcdef.data").exists()
+
+
+@pytest.mark.parametrize("name", ["C:out.onnx", "back\\slash", "\udcff"])
+def test_a_name_that_no_reader_would_follow_gets_no_data_file(tmp_path: Path, name: str) -> None:
+    source = external(tmp_path / "in" / "a.onnx", one_file=True)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ArgumentError) as caught:
+        rewrite(source, tmp_path / "out" / name, {})
+    assert caught.value.code == "output.name"
+    assert os.listdir(tmp_path / "out") == []
+    plain = store(model_of(raw("a", [1, 2, 3])), tmp_path / "plain")
+    rewrite(plain, tmp_path / "out" / name, {})
+    assert (tmp_path / "out" / name).read_bytes() == plain.read_bytes()
+
+
+def test_names_that_only_look_odd_are_fine(tmp_path: Path) -> None:
+    source = external(tmp_path / "in" / "a.onnx", one_file=True)
+    target = tmp_path / "..%2f ü\n{x}.onnx"
+    rewrite(source, target, {"a": [0, 0, 0]})
+    assert run(target).tolist() == [11, 13, 15]
 
 
 def test_wrong_use_is_refused_and_leaves_nothing(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """New files that take their names together at the end, or leave no trace.
 
-Data are written to temporary siblings with unpredictable names in the output's own folder; a commit makes them durable
-and renames them, the model last.  At any moment the output path holds the whole old file or the whole new one.
+Data are written to temporary files in the output's own folder; a commit makes them durable and names them, the model
+last.  At any moment the output path holds the whole old file or the whole new one.  Where the file system can, the
+temporary files have no name at all until then, so that even a process that is killed leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 #: answers of copy_file_range that mean "not between these two files", not "failed".
 _CANNOT_COPY = {errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.ETXTBSY, errno.EBADF}
+#: answers to O_TMPFILE that mean "not in this file system".
+_CANNOT_BE_NAMELESS = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.ENOSYS}
 
 
 def machine_error(error: OSError, doing: str, path: os.PathLike[str] | str) -> MachineError:
@@ -56,11 +59,22 @@ def _find_start_writing() -> Callable[[int], object] | None:
 _start_writing = _find_start_writing()
 
 
-class Sibling:
-    """A temporary file beside the output.  Writes go to any offset, from any thread."""
+def _own_path(fd: int) -> str:
+    """Return the path under which a process finds its own descriptor, whether or not the file has a name."""
+    return f"/proc/self/fd/{fd}"
 
-    def __init__(self, name: str, fd: int, output: Path) -> None:
+
+class Sibling:
+    """A temporary file beside the output.  Writes go to any offset, from any thread.
+
+    name    its temporary name, unpredictable
+    linked  whether it has this name already
+    fd      its descriptor, which the Output closes
+    """
+
+    def __init__(self, name: str, linked: bool, fd: int, output: Path) -> None:
         self.name = name
+        self.linked = linked
         self.fd = fd
         self._output = output
         self._unsent = 0
@@ -191,18 +205,31 @@ class Output:
 
         raises  MachineError  if there is no room or no permission
         """
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         # Noted before it is made: whatever interrupts the next lines, abort() finds the file.
         name = f".shoal-{secrets.token_hex(16)}.tmp"
         self._siblings.append(name)
         try:
-            fd = os.open(name, flags, self.mode, dir_fd=self._folder)
+            fd, linked = self._open_new(name)
             self._fds.append(fd)
             if size:
                 os.posix_fallocate(fd, 0, size)
         except OSError as error:
             raise machine_error(error, "write", self.path) from error
-        return Sibling(name, fd, self.path)
+        return Sibling(name, linked, fd, self.path)
+
+    def _open_new(self, name: str) -> tuple[int, bool]:
+        """Open a new file without a name, or, where there is no such thing, with one; return also whether it has it."""
+        flags = os.O_RDWR | os.O_CLOEXEC
+        try:
+            fd = os.open(".", flags | os.O_TMPFILE, self.mode, dir_fd=self._folder)
+        except OSError as error:
+            if error.errno not in _CANNOT_BE_NAMELESS:
+                raise
+        else:
+            if os.path.exists(_own_path(fd)):
+                return fd, False
+            os.close(fd)  # it could never be given a name
+        return os.open(name, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, self.mode, dir_fd=self._folder), True
 
     def commit(self, named: Sequence[tuple[Sibling, str]]) -> None:
         """Make the siblings durable and give them their names, in order; the last one must be the output itself.
@@ -230,6 +257,10 @@ class Output:
             ) from error
 
     def _rename(self, sibling: Sibling, name: str) -> None:
+        """Give a sibling its final name; a link cannot replace a file, so it gets its temporary name first."""
+        if not sibling.linked:
+            os.link(_own_path(sibling.fd), sibling.name, dst_dir_fd=self._folder, follow_symlinks=True)
+            sibling.linked = True
         os.rename(sibling.name, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
 
     def _sync_folder(self) -> None:
@@ -247,21 +278,21 @@ class Output:
     def abort(self) -> None:
         """Remove every trace of what was not committed.  May be called at any time, and more than once.
 
-        The output's own sibling is created first and renamed last.  Once its temporary name is gone, the output is
-        there, and files with their final names belong to it.
+        The output's own sibling is created first and renamed last.  Once it is what the output's name stands for, files
+        with their final names belong to it.
         """
         if self._folder < 0:
             return
-        uncommitted = bool(self._siblings) and self._is_there(self._siblings[0])
-        for name in self._siblings + (self._published if uncommitted else []):
+        for name in self._siblings + ([] if self._is_committed() else self._published):
             self.remove(name)
         self.close()
 
-    def _is_there(self, name: str) -> bool:
+    def _is_committed(self) -> bool:
         try:
-            return self.status(name) is not None
-        except ShoalError:
-            return True
+            there = self.status(self.path.name)
+            return bool(self._fds) and there is not None and os.path.samestat(there, os.fstat(self._fds[0]))
+        except (ShoalError, OSError):
+            return True  # not known; a file too many does less harm than one that is missing
 
     def close(self) -> None:
         """Close all descriptors.  May be called more than once."""
