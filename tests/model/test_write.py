@@ -249,9 +249,9 @@ def test_subgraphs_and_functions(tmp_path: Path) -> None:
     onnx.checker.check_model(tmp_path / "out", full_check=True)
 
 
-def external(path: Path, *, one_file: bool) -> Path:
+def external(path: Path, *, one_file: bool, size: int = 2**18 + 1) -> Path:
     """Three tensors outside, one inside; `big` is above the size from which tensors start at a page."""
-    big = np.arange(2**18 + 1, dtype=np.float32)
+    big = np.arange(size, dtype=np.float32)
     model = model_of(raw("a", [1, 2, 3]), raw("big", big), raw("b", [4, 5, 6]), raw("inside", [7, 8, 9]))
     path.parent.mkdir(exist_ok=True)
     for number, tensor in enumerate(list(model.graph.initializer)[:3]):
@@ -411,7 +411,7 @@ def test_whatever_happens_the_path_holds_the_old_or_the_new_model(
     steps, outcomes = 0, set()
     while True:
         steps += 1
-        path = external(tmp_path / str(steps) / "a.onnx", one_file=True)
+        path = external(tmp_path / str(steps) / "a.onnx", one_file=True, size=9)
         rewrite(path, path, {"a": [1, 1, 1]}, b"1" * 32)
         old = set(os.listdir(path.parent))
         with ModelFile.open(path) as template, pytest.MonkeyPatch.context() as patched:
