@@ -8,7 +8,7 @@ import shoal
 
 
 @shoal.rule
-def midrange(values, weights):
+def midrange(values, weights):  # noqa: ARG001  (every rule gets both)
     """The middle between the smallest and the largest value."""
     return 0.5 * (values.min() + values.max())
 

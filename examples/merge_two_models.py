@@ -1,4 +1,7 @@
-"""Merge two models in Python: as arrays of any framework, and as ONNX files.  Run: python examples/merge_two_models.py"""
+"""Merge two models in Python: as arrays of any framework, and as ONNX files.
+
+Run: python examples/merge_two_models.py
+"""
 
 import tempfile
 from pathlib import Path

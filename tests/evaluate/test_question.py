@@ -84,7 +84,7 @@ def test_two_inputs_by_name_and_by_option(tmp_path: Path, data: tuple) -> None:
 
 
 def test_another_output_read_as_logits(tmp_path: Path, data: tuple) -> None:
-    x, y, expected = data
+    x, y, _ = data
     save_model(tmp_path / "m.onnx")
     np.savez(tmp_path / "d.npz", x=x, y=y)
     answer = evaluate(tmp_path / "m.onnx", tmp_path / "d.npz", Question(output="logit"))
@@ -139,7 +139,7 @@ def test_data_that_do_not_fit(tmp_path: Path, arrays: dict, says: str) -> None:
 
 def test_a_file_that_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"not a model")
-    with pytest.raises(InputError, match="m.onnx") as error:
+    with pytest.raises(InputError, match=r"m\.onnx") as error:
         Session(tmp_path / "m.onnx")
     assert error.value.code == "model.unusable" and "\n" not in str(error.value)
 

@@ -25,7 +25,7 @@ def test_one_column_of_logits() -> None:
 def test_two_columns_need_rows_that_sum_to_one() -> None:
     rows = np.array([[0.2, 0.8], [0.5, 0.5]])
     assert to_probabilities(rows)[1] == "probability"
-    found, kind = to_probabilities(rows + [[0, 0.1], [0, 0]])
+    found, kind = to_probabilities(rows + np.array([[0, 0.1], [0, 0]]))
     assert kind == "logit"
     np.testing.assert_allclose(found.sum(axis=1), 1)
 

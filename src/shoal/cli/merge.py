@@ -158,14 +158,14 @@ def merge(
         threads=threads,
         parameters=wish.parameters,
     )
-    report = _run(wish, output, options, outer_state, quiet or format is Format.json)
+    report = _merge_wish(wish, output, options, outer_state, quiet or format is Format.json)
     if format is Format.json:
         print_json(report.as_dict())
     elif not quiet:
         line(summary(report))
 
 
-def _run(wish: Wish, output: Path, options: MergeOptions, state: Path | None, quiet: bool) -> Report:
+def _merge_wish(wish: Wish, output: Path, options: MergeOptions, state: Path | None, quiet: bool) -> Report:
     from shoal.merge.files import merge_files
     from shoal.merge.rules import find
 

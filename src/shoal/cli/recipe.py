@@ -29,6 +29,8 @@ from shoal.limits import MODELS_MAX
 
 #: bytes of a recipe: 1024 models with long paths fit many times
 RECIPE_BYTES_MAX = 2**20
+#: lists and maps inside each other: a recipe needs 4, and yaml's time grows with the square of it
+DEPTH_MAX = 16
 
 TOP = ("merge_method", "models", "base_model", "parameters", "include", "exclude", "integers", "outer")
 MODEL = ("model", "parameters")
@@ -82,7 +84,11 @@ def _load(path: Path, where: str) -> object:
     if len(data) > RECIPE_BYTES_MAX:
         raise InputError("recipe.size", f"{where}: more than {RECIPE_BYTES_MAX} bytes; expected a recipe")
     try:
+        depth = 0
         for event in yaml.parse(data, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEPTH_MAX:
+                raise InputError("recipe.depth", f"{where}: lists and maps deeper than {DEPTH_MAX}; expected a recipe")
             if isinstance(event, yaml.AliasEvent):
                 raise InputError("recipe.alias", f"{where}: aliases (*{shown(str(event.anchor))}) are not allowed")
         return _loader(data).get_single_data()
