@@ -8,6 +8,9 @@ chooses the same models and the same coefficients.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,15 +27,23 @@ FAR = 1e6
 def geometric_median(run: Run) -> Combine:
     """The point with the least weighted sum of distances to the models, each taken as one vector.
 
-    Smoothed Weiszfeld iterations.  Distances below nu * (weighted mean distance from the mean) count as that much.
+    Smoothed Weiszfeld iterations.  Distances below nu * scale count as that much; the scale is the weighted median
+    distance to the model in the middle (not a mean, which one liar could stretch).  Where half of the weight lies at one
+    point, that point is the answer.
 
     source  Pillutla, Kakade & Harchaoui, IEEE TSP 2022 (RFA), algorithm 2; Weiszfeld 1937
     """
-    squares, good = distances(run)
-    weights = scaled_weights(run.weights or (1.0,) * run.count)
-    weights = np.where(good, weights, 0.0)
-    coefficients, steps = weiszfeld(squares, weights, run)
-    run.notes["coefficients"] = by_place(run, coefficients)
+    given = np.array(run.weights or (1.0,) * run.count)
+    found = measure(run)
+    weights = np.where(found.good, scaled_weights(given.tolist()), 0.0)
+    middle, scale = _weighted_middle(found.squares, weights)
+    if scale == 0.0:
+        coefficients, steps = np.where(found.good & (found.squares[middle] == 0.0), given, 0.0), 0
+    else:
+        gram = np.where(found.good[:, None] & found.good[None, :], found.gram, 0.0)
+        start = weights / np.maximum(np.sqrt(found.squares[middle]), scale)
+        coefficients, steps = weiszfeld(gram, weights, start, scale, run.parameters)
+    run.notes["coefficients"] = by_place(run, coefficients / math.fsum(coefficients))
     run.notes["iterations"] = steps
     chosen = tuple(i for i in range(run.count) if coefficients[i] > 0)
     left = [float(coefficients[i]) for i in chosen]
@@ -77,7 +88,8 @@ def bulyan(run: Run) -> Combine:
             f"bulyan with num_malicious_nodes={malicious} needs at least {4 * malicious + 3} models that count, found "
             f"{count}",
         )
-    squares, good = distances(run)
+    found = measure(run)
+    squares, good = found.squares, found.good
     left = [i for i in range(count) if good[i]]
     chosen: list[int] = []
     while left and len(chosen) < count - 2 * malicious:
@@ -91,32 +103,49 @@ def bulyan(run: Run) -> Combine:
     return Combine(lambda tile: dispatch.mean_around_median(tile.inputs, keep, tile.out, threads=tile.threads), models)
 
 
-def distances(run: Run) -> tuple[Float64s, Array]:
-    """Squared distances between all models, each taken as one vector of all its merged tensors.
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How the models lie to each other, each taken as one vector of all its merged tensors.
 
-    returns  float64[N, N] (inf where a model has NaN or Inf, which only ``nonfinite="allow"`` lets through),
-             bool[N]: the models that are finite
-    raises   InputError  if the squares leave the range of float64
+    squares  float64[N, N]: squared distances; inf where a model has NaN or Inf, which only nonfinite="allow" lets through
+    gram     float64[N, N]: inner products of model - centre, for a centre among the bulk of the models
+    good     bool[N]: the models that are finite
+    """
+
+    squares: Float64s
+    gram: Float64s
+    good: Array
+
+
+def measure(run: Run) -> Measured:
+    """Read the data once; twice if the first model is far from the others.
 
     The Gram matrix is centred on the first model.  If that one lies far from the bulk, the small distances between the
     others drown in its rounding: a liar who comes first could hide a second liar.  Then the data are read once more,
     centred on the model in the middle.
+
+    raises   InputError  if the squares leave the range of float64
     """
     good = np.ones(run.count, bool)
-    gram = _centred_gram(run, 0)
+    centre, gram = 0, _centred_gram(run, 0)
     if not np.isfinite(gram).all():
         good[list(run.nonfinite())] = False
         if not good.any():
             raise InputError("tensor.nonfinite", "every model has a NaN or Inf; none is left to choose")
-        gram = _centred_gram(run, int(np.argmax(good)))
+        centre = int(np.argmax(good))
+        gram = _centred_gram(run, centre)
     squares = _squares(gram, good)
     if not np.isfinite(squares[np.ix_(good, good)]).all():
         raise InputError("rule.overflow", "the squared distances between the models do not fit in float64")
     middle = _middle(squares, good)
-    spread, away = _spread(squares, good, middle), float(gram[middle, middle])
-    if away > FAR * spread:
-        squares = _squares(_centred_gram(run, middle), good)
-    return squares, good
+    if middle == centre:
+        return Measured(squares, gram, good)
+    if float(gram[middle, middle]) > FAR * _spread(squares, good, middle):
+        gram = _centred_gram(run, middle)
+        return Measured(_squares(gram, good), gram, good)
+    with np.errstate(invalid="ignore"):
+        moved = ((gram - gram[middle]) - gram[:, middle, None]) + gram[middle, middle]
+    return Measured(squares, moved, good)
 
 
 def _centred_gram(run: Run, centre: int) -> Float64s:
@@ -164,7 +193,8 @@ def krum_order(run: Run) -> list[int]:
             "rule.models",
             f"num_malicious_nodes={malicious} needs at least {2 * malicious + 3} models that count, found {count}",
         )
-    squares, good = distances(run)
+    found = measure(run)
+    squares, good = found.squares, found.good
     everybody = list(range(count))
     scores = np.where(good, krum_scores(squares, everybody, malicious), np.inf)
     run.notes["scores"] = by_place(run, scores)
@@ -192,38 +222,47 @@ def _mean_of(run: Run, chosen: list[int]) -> Combine:
     return Combine(lambda tile: dispatch.weighted_mean(tile.inputs, weights, tile.out, threads=tile.threads), models)
 
 
-def weiszfeld(squares: Float64s, weights: Float64s, run: Run) -> tuple[Float64s, int]:
+def _weighted_middle(squares: Float64s, weights: Float64s) -> tuple[int, float]:
+    """The model with the least weighted median distance to all, and that distance; the first of equals."""
+    half = 0.5 * math.fsum(weights)
+    medians = np.full(len(weights), np.inf)
+    for i in np.flatnonzero(weights > 0):
+        order = np.argsort(squares[i], kind="stable")
+        medians[i] = squares[i][order[int(np.argmax(np.cumsum(weights[order]) >= half * (1 - 1e-12)))]]
+    middle = int(np.argmin(medians))
+    return middle, math.sqrt(float(medians[middle]))
+
+
+def weiszfeld(
+    gram: Float64s, weights: Float64s, start: Float64s, scale: float, parameters: Mapping[str, Any]
+) -> tuple[Float64s, int]:
     """Coefficients (sum 1) of the geometric median, and the number of iterations.
 
-    With coefficients b, the squared distance of model i to the point sum_j b_j x_j is s_i - q/2, where D holds the
-    squared distances, s = D b and q = b'D b.
+    gram    centred in the bulk, so that what a far model adds to a sum is small again times its small coefficient
+    start   coefficients of the first point, of any sum
+    scale   unit of distance: distances below nu * scale count as that much
+
+    Ends when no coefficient changes by more than the share `tolerance`.  (The sum of distances would be the wrong thing
+    to watch: one far model makes up nearly all of it.)
     """
-    nu, tolerance = run.parameters["nu"], run.parameters["tolerance"]
-    used = weights > 0
-    near = np.where(used[:, None] & used[None, :], squares, 0.0)
-    b = weights / math.fsum(weights)
-    away = _to_point(near, b)
-    floor = nu * math.fsum(b * away)
-    if floor == 0.0:
-        return b, 0
-    value = math.fsum(weights * away)
-    for step in range(1, int(run.parameters["max_iterations"]) + 1):
-        b = weights / np.maximum(away, floor)
-        b /= math.fsum(b)
-        away = _to_point(near, b)
-        before, value = value, math.fsum(weights * away)
-        if abs(before - value) <= tolerance * before:
+    floor, most = parameters["nu"] * scale, int(parameters["max_iterations"])
+    b = start / math.fsum(start)
+    for step in range(1, most + 1):
+        after = weights / np.maximum(_to_point(gram, b), floor)
+        after /= math.fsum(after)
+        change = np.abs(after - b)
+        b = after
+        if bool((change <= parameters["tolerance"] * b).all()):
             return b, step
-    return b, int(run.parameters["max_iterations"])
+    return b, most
 
 
-def _to_point(squares: Float64s, b: Float64s) -> Float64s:
-    """Distance of each model to the point with coefficients b."""
+def _to_point(gram: Float64s, b: Float64s) -> Float64s:
+    """Distance of each model to the point with coefficients b: the root of G_ii - 2 (G b)_i + b'G b."""
     total = np.zeros(len(b))
-    for row, coefficient in zip(squares, b, strict=True):
+    for row, coefficient in zip(gram, b, strict=True):
         total = total + coefficient * row
-    inner = math.fsum(b * total)
-    return np.sqrt(np.maximum(total - 0.5 * inner, 0.0))
+    return np.sqrt(np.maximum((np.diagonal(gram) - 2.0 * total) + math.fsum(b * total), 0.0))
 
 
 def by_place(run: Run, values: Float64s) -> dict[int, float]:

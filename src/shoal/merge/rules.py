@@ -130,8 +130,8 @@ TABLE: Final[tuple[Rule, ...]] = (
         "geometric-median", distance.geometric_median, "model", "point nearest to all models", "Pillutla et al. 2022",
         (
             Parameter("max_iterations", int, 1000, 1, 10**6, "of Weiszfeld's algorithm"),
-            Parameter("tolerance", float, 1e-12, 0.0, 1.0, "relative change of the summed distances that ends it"),
-            Parameter("nu", float, 1e-6, 0.0, 1.0, "distances below nu * mean distance count as that", above=True),
+            Parameter("tolerance", float, 1e-9, 0.0, 1.0, "relative change of the coefficients that ends it"),
+            Parameter("nu", float, 1e-6, 0.0, 1.0, "distances below nu * median distance count as that", above=True),
         ),
         passes=2, aliases=("geomedian", "rfa"),
     ),
