@@ -55,7 +55,7 @@ cdef class Nodes(Types):
     cdef readonly dict graphs       # scope -> Graph
     cdef readonly list scale_uses   # (scope, name): inputs that are scales of quantised numbers
     cdef readonly object main       # Graph of the model itself
-    cdef int64_t node_count, port_count
+    cdef int64_t node_count, port_count, note_count
     cdef Sink ins, outs, other, one, single
     cdef str op_type, op_domain, op_overload, node_name, output     # of the node that was scanned last
     cdef list attributes                                            # (length_at, start, stop) of each, or None
@@ -73,7 +73,7 @@ cdef class Nodes(Types):
         self.TensorRef, self.Field = tensor.TensorRef, tensor.Field
         self.roles, self.storages, self.dtypes = list(tensor.Role), list(tensor.Storage), dtype.DTYPES
         self.tensors, self.outside, self.graphs, self.scale_uses = {}, {}, {}, []
-        self.node_count = self.port_count = 0
+        self.node_count = self.port_count = self.note_count = 0
         self.ins, self.outs, self.other, self.one, self.single = Sink(), Sink(), Sink(), Sink(), Sink()
         self.main = self.Graph("", "")
         return 0
@@ -111,6 +111,7 @@ cdef class Nodes(Types):
             elif number == 2:
                 self.once(&seen, "name of a graph")
             elif number == 5:
+                self.whose = None
                 self.tensor(payload, stop)
                 if not self.name:
                     raise self.bad("tensor.unnamed", "an initialiser has no name")
@@ -122,6 +123,7 @@ cdef class Nodes(Types):
                 value = self.canonical(payload, stop, ANNOTATION)
                 self.note(graph, f"quantization annotation of {shown(repr(self.field_one))}", value)
             elif number == 15:
+                self.whose = None
                 self.sparse(payload, stop)
                 self.emit_sparse(SPARSE, graph, None, enclosing + (length_at,))
             self.at = stop
@@ -138,8 +140,9 @@ cdef class Nodes(Types):
         """Keep the digest of something that must be equal, under a name for people; several of one name are a set."""
         digest = blake2b(value, digest_size=32).digest()
         before = graph.header.get(what)
-        if before is None and len(graph.header) >= GRAPHS_MAX:
-            raise InputError("graph.too_many", f"{self.file}: more than {GRAPHS_MAX} annotations and unknown fields in a graph")
+        self.note_count += 1
+        if self.note_count > PORTS_MAX:
+            raise InputError("graph.too_many", f"{self.file}: more than {PORTS_MAX} annotations and unknown fields")
         if before is not None:      # a commutative sum: their order does not matter
             total = int.from_bytes(before, "little") + int.from_bytes(digest, "little")
             digest = (total % (1 << 256)).to_bytes(32, "little")
@@ -162,7 +165,7 @@ cdef class Nodes(Types):
             (self.begin, self.end), enclosing, self.places(),
         ))
         if self.unknown is not None:
-            self.note(graph, f"unknown fields of tensor {shown(repr(name))}", self.unknown.digest())
+            self.note(graph, f"unknown fields of tensor {shown(repr(name))}", self.unknown.finish())
         return 0
 
     cdef int keep(self, object ref) except -1:
@@ -328,6 +331,8 @@ cdef class Nodes(Types):
             if self.number == 1:
                 if position in positions and self.stop > self.payload:
                     self.scale_uses.append((scope, self.text("input of a node")))
+                    if len(self.scale_uses) > PORTS_MAX:
+                        raise InputError("graph.too_many", f"{self.file}: more than {PORTS_MAX} uses of scales")
                 position += 1
         return 0
 
@@ -373,7 +378,7 @@ cdef class Nodes(Types):
         cdef uint64_t seen = 0
         cdef int64_t stop, kind, declared = 0, found = 0
         name = reference = ""
-        self.begin, self.end, self.name = start, end, None
+        self.begin, self.end, self.name, self.whose = start, end, None, owner.label
         self.runs = 0
         self.at = start
         while self.field(end):
@@ -393,7 +398,10 @@ cdef class Nodes(Types):
                 if kind <= 5 or kind == 11 or kind == 13:
                     self.once(&seen, "value of an attribute")
                 if found and found != kind:
-                    raise InputError("attribute.two_values", f"{self.file}: byte {start}: an attribute has values of two kinds")
+                    raise InputError(
+                        "attribute.two_values",
+                        f"{self.file}: byte {start}: an attribute of {shown(repr(owner.label))} has values of two kinds",
+                    )
                 found = kind
                 if kind == 1 or kind == 6:
                     self.run()
@@ -544,6 +552,8 @@ cdef class Nodes(Types):
         if kind == 4 or kind == 9:
             self.tensor(payload, stop)
             return self.tensor_value(sink)
+        if kind == 14 and sink.total > TYPE_BYTES_MAX:
+            raise InputError("graph.type", f"{self.file}: byte {payload}: types of more than {TYPE_BYTES_MAX} bytes in a node")
         if kind == 11 or kind == 12:
             self.sparse(payload, stop)
             start, end = self.indices_start, self.indices_stop
@@ -567,7 +577,7 @@ cdef class Nodes(Types):
             sink.put_whole(self.dims[i])
         self.values(sink)
         if self.unknown is not None:
-            sink.put_bytes(self.unknown.digest())
+            sink.put_bytes(self.unknown.finish())
         return 0
 
     cdef int inner_graphs(self, list graphs, int64_t kind, str name, tuple enclosing, Owner owner) except -1:

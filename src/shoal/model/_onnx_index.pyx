@@ -115,6 +115,8 @@ cdef class Index(Nodes):
                 self.once(&seen, "version of an opset")
                 version = <int64_t>self.value
         domain = "" if domain == "ai.onnx" else domain
+        if len(opsets) >= ATTRIBUTES_MAX:
+            raise InputError("model.opset", f"{self.file}: more than {ATTRIBUTES_MAX} opsets are imported")
         if version < 1:
             raise InputError(
                 "model.opset", f"{self.file}: opset {shown(repr(domain))} has version {version}; expected 1 or more"
@@ -195,7 +197,10 @@ def decode(str file, int fd, int64_t size, int64_t start, int64_t stop, bint att
         reader.tensor(start, stop)
         if reader.external:
             raise ValueError("values lie in another file")
-        reader.values(sink)
+        if reader.nbytes() <= <int64_t>sink.limit:
+            reader.values(sink)
+        else:
+            sink.total = reader.nbytes()
     if sink.total > sink.limit:
         raise InputError(
             "tensor.too_large", f"{reader.file}: a tensor of {sink.total} bytes in typed fields; expected at most {sink.limit}"

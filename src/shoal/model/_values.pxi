@@ -2,8 +2,8 @@
 
 cdef enum:
     DIMS = 64
-    RUNS = 256              # runs of data fields in one tensor; ordinary writers make one or two
-    ENTRIES = 64            # external data keys; ONNX knows six
+    RUNS = 8                # runs of data fields in one tensor; ordinary writers make one or two
+    ENTRIES = 8             # external data keys; ONNX knows four
 
 assert DIMS == DIMS_MAX
 
@@ -42,7 +42,8 @@ cdef class Values(Reader):
     cdef int64_t data_start, data_stop          # the last of them
     cdef bint external
     cdef list entries                           # external data: (key, value)
-    cdef object unknown                         # hash of unknown fields, or None
+    cdef Sink unknown                           # fields that this version of ONNX does not know, or None
+    cdef str whose                              # the node that the tensor belongs to, or None
     cdef int runs
     cdef int64_t run_number[RUNS]
     cdef int64_t run_start[RUNS]
@@ -50,8 +51,9 @@ cdef class Values(Reader):
     cdef int64_t run_stop[RUNS]
 
     cdef object bad(self, str code, str found):
-        name = f"tensor {shown(repr(self.name))}" if self.name else f"tensor at byte {self.begin}"
-        return InputError(code, f"{self.file}: {name}: {found}")
+        what = f"tensor {shown(repr(self.name))}" if self.name else f"tensor at byte {self.begin}"
+        node = f" of node {shown(repr(self.whose))}" if self.whose else ""
+        return InputError(code, f"{self.file}: {what}{node}: {found}")
 
     cdef int tensor(self, int64_t begin, int64_t end) except -1:
         """Parse and check the TensorProto in bytes [begin, end)."""
@@ -194,13 +196,10 @@ cdef class Values(Reader):
         return 0
 
     cdef int note_unknown(self) except -1:
-        """Mix the current field into the hash of those that this version of ONNX does not know."""
-        cdef Sink sink = Sink()
-        self.stream(self.start, self.stop, sink)
+        """Keep the current field, which this version of ONNX does not know, for comparison."""
         if self.unknown is None:
-            self.unknown = blake2b(digest_size=16)
-        self.unknown.update(blake2b(sink.finish()).digest())
-        return 0
+            self.unknown = Sink()
+        return self.stream(self.start, self.stop, self.unknown)
 
     cdef int check(self) except -1:
         """Type, dims and amount of data agree."""

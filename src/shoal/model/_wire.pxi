@@ -1,7 +1,7 @@
 # The wire format of protocol buffers: a window over the file, varints, fields, and a sink for canonical bytes.
 #
 # The file is read with pread through a small window and not mapped: a mapped file that somebody shortens kills the
-# process with SIGBUS, a short read is an error that can be told (docs/adr/0006).
+# process with SIGBUS, a short read is an error that can be told (docs/adr/0004).
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t pread(int fd, void* buffer, size_t count, int64_t offset)
