@@ -186,7 +186,7 @@ def _checked_hard_state(extent: Extent, new: HardState) -> HardState:
         new.term < old.term
         or new.commit < old.commit
         or new.commit > extent.last_index
-        or len(new.vote) not in (0, DIGEST_BYTES)
+        or len(new.vote) > DIGEST_BYTES
     ):
         found = f"term {old.term} -> {new.term}, commit {old.commit} -> {new.commit}, last entry {extent.last_index}"
         raise ArgumentError("store.hard-state", f"hard state cannot go back or ahead of the log: {found}")
