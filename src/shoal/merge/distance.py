@@ -28,8 +28,8 @@ def geometric_median(run: Run) -> Combine:
     """The point with the least weighted sum of distances to the models, each taken as one vector.
 
     Smoothed Weiszfeld iterations.  Distances below nu * scale count as that much; the scale is the weighted median
-    distance to the model in the middle (not a mean, which one liar could stretch).  Where half of the weight lies at one
-    point, that point is the answer.
+    distance to the model in the middle (not a mean, which one liar could stretch).  Where half of the weight lies at
+    one point, that point is the answer.
 
     source  Pillutla, Kakade & Harchaoui, IEEE TSP 2022 (RFA), algorithm 2; Weiszfeld 1937
     """
@@ -107,7 +107,7 @@ def bulyan(run: Run) -> Combine:
 class Measured:
     """How the models lie to each other, each taken as one vector of all its merged tensors.
 
-    squares  float64[N, N]: squared distances; inf where a model has NaN or Inf, which only nonfinite="allow" lets through
+    squares  float64[N, N]: squared distances; inf where a model is not finite, which only nonfinite="allow" lets in
     gram     float64[N, N]: inner products of model - centre, for a centre among the bulk of the models
     good     bool[N]: the models that are finite
     """

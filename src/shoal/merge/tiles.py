@@ -53,10 +53,10 @@ def cut(models: int, threads: int, least: int = 1) -> Cut:
 
     least  bytes that a tile must have, a power of two
     """
-    least = max(least, TILE_BYTES_MIN)
+    least = max(least, min(TILE_BYTES, TILE_BYTES_MIN))
     threads = max(1, min(threads, STREAM_BYTES_MAX // (DIGEST_CHUNK_BYTES + models * least)))
     room = (STREAM_BYTES_MAX // threads - DIGEST_CHUNK_BYTES) // models
-    size = TILE_BYTES
+    size = max(TILE_BYTES, least)
     while size > room and size > least:
         size //= 2
     return Cut(threads, size)
