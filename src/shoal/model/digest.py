@@ -113,11 +113,31 @@ def little_endian_parts(array: npt.NDArray[np.generic]) -> Iterator[tuple[int, m
             yield start, data[start : start + DIGEST_CHUNK_BYTES]
         return
     little = array.dtype.newbyteorder("<") if swapped else array.dtype
-    flat = array.flat
-    step = DIGEST_CHUNK_BYTES // array.dtype.itemsize
-    for first in range(0, array.size, step):
-        part = np.ascontiguousarray(flat[first : first + step], dtype=little)
-        yield first * array.dtype.itemsize, part.view(np.uint8).data
+    first, filled, buffer = 0, 0, np.empty(DIGEST_CHUNK_BYTES, np.uint8)
+    for block in _blocks(array):
+        rest = np.asarray(block, little, order="C").reshape(-1).view(np.uint8)
+        while rest.size:
+            part = rest[: buffer.size - filled]
+            buffer[filled : filled + part.size] = part
+            filled, rest = filled + part.size, rest[part.size :]
+            if filled == buffer.size:
+                yield first, buffer.data
+                first, filled, buffer = first + filled, 0, np.empty_like(buffer)
+    if filled:
+        yield first, buffer[:filled].data
+
+
+def _blocks(array: npt.NDArray[np.generic]) -> Iterator[npt.NDArray[np.generic]]:
+    """Cut an array into pieces of at most DIGEST_CHUNK_BYTES that follow each other in C order."""
+    if array.nbytes <= DIGEST_CHUNK_BYTES:
+        yield array
+        return
+    rows = DIGEST_CHUNK_BYTES // array[0].nbytes
+    for first in range(0, len(array), max(rows, 1)):
+        if rows:
+            yield array[first : first + rows]
+        else:
+            yield from _blocks(array[first])
 
 
 class ModelDigest:
