@@ -36,6 +36,19 @@ def test_finds_what_the_library_finds(name: str, tmp_path: Path) -> None:
         assert file.opsets[""] == 21
 
 
+def test_models_that_come_with_the_library(tmp_path: Path) -> None:
+    """Made by many exporters over the years; read as the library reads them, and equal to themselves written anew."""
+    paths = sorted(Path(onnx.__file__).parent.rglob("*.onnx"))
+    if not paths:
+        pytest.skip("this build of onnx brings no models")
+    for path in paths:
+        content = onnx.load(path, load_external_data=False)
+        (tmp_path / "again.onnx").write_bytes(content.SerializeToString(deterministic=True))
+        with ModelFile.open(path) as file, ModelFile.open(tmp_path / "again.onnx") as again:
+            assert listed(file) == corpus.expected(content), path
+            assert list(differences(file, again)) == [], path
+
+
 @pytest.mark.parametrize("one_file", [True, False])
 @pytest.mark.parametrize("name", ["perceptron", "control_flow", "sparse_weights", "odd_forms"])
 def test_external_data_change_only_the_storage(name: str, one_file: bool, tmp_path: Path) -> None:
