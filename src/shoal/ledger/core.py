@@ -151,9 +151,6 @@ class State:
         if len(self.evidence) < EVIDENCE_MAX:
             self.evidence.append((mine, theirs))
 
-    def is_voter(self) -> bool:
-        return self.me in self.roster.current.voters
-
     def peers(self) -> list[PeerId]:
         """The other members, voters first, each kind in order."""
         current = self.roster.current

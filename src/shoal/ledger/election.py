@@ -16,8 +16,15 @@ from shoal.ledger.progress import Progress
 
 
 def may_campaign(state: State) -> bool:
-    """Voters only, no leader, and nobody whose votes of an earlier life may be forgotten."""
-    return state.is_voter() and not state.barred and state.role != Role.LEADER
+    """Voters only, no leader, and nobody whose votes of an earlier life may be forgotten.
+
+    A voter whose removal is in its log and not decided still campaigns: the others may need it to decide just that
+    (dissertation 4.2.2, figure 4.6).  It then counts the votes of the new voters only.
+    """
+    if state.barred or state.role == Role.LEADER:
+        return False
+    roster = state.roster
+    return state.me in roster.current.voters or state.me in roster.at(state.log.committed).voters
 
 
 def campaign(state: State, transfer: bool = False) -> None:

@@ -17,7 +17,7 @@ def ask(state: State, context: bytes) -> str:
     """Start a read; its ReadState comes with a later Ready.  "" or why not."""
     if state.role != Role.LEADER:
         return "not-leader"
-    if not membership.has_committed_in_term(state):
+    if not knows_decided(state):
         return "read-before-own-commit"
     if len(state.reads) >= READS_PENDING_MAX:
         return "reads-full"
@@ -26,6 +26,11 @@ def ask(state: State, context: bytes) -> str:
     state.reads.append((state.beat, context, state.log.committed))
     release(state)
     return ""
+
+
+def knows_decided(state: State) -> bool:
+    """Whether the commit index is at least what any leader before has decided."""
+    return membership.has_committed_in_term(state)
 
 
 def confirmed(state: State) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from shoal.ledger import election, install, life, membership, quorum, reading
 from shoal.ledger.core import Role, State
-from shoal.ledger.entry import Entry, entry_hash
+from shoal.ledger.entry import GENESIS_PREV, Entry, entry_hash
 from shoal.ledger.log import Log, chain_fault
 from shoal.ledger.members import PeerId
 from shoal.ledger.message import Append, Appended, Heartbeat, HeartbeatReply
@@ -70,8 +70,10 @@ def beat(state: State) -> None:
     state.beat += 1
     log = state.log
     for peer, progress in state.progress.items():
-        commit = max(min(progress.match, log.committed), 0)
-        known = log.hash(commit) or bytes(32)
+        commit = min(progress.match, log.committed)
+        if commit < log.floor:  # its hash is gone, and the peer needs the snapshot anyway
+            commit = 0
+        known = log.hash(commit) or GENESIS_PREV
         state.outbox.append(Heartbeat(peer, state.me, state.term, state.generation, commit, known, state.beat))
 
 
@@ -213,8 +215,13 @@ def on_append(state: State, m: Append) -> None:
         state.refuse(fault)
         return
     last_new = m.prev_index + len(m.entries)
-    log.commit_to(min(m.commit, last_new))
+    log.commit_to(safe_commit(m, last_new))
     answer(state, m.sender, last_new)
+
+
+def safe_commit(m: Append, last_new: int) -> int:
+    """Only what this very message showed to be the leader's may be taken as decided (Raft, figure 2, AppendEntries 5)."""
+    return min(m.commit, last_new)
 
 
 def previous_fault(log: Log, m: Append) -> str:
