@@ -28,6 +28,8 @@ cdef int64_t ELEMENTS_LIMIT = ELEMENTS_MAX
 include "_wire.pxi"
 include "_values.pxi"
 include "_types.pxi"
+include "_found.pxi"
+include "_attributes.pxi"
 include "_nodes.pxi"
 
 
@@ -99,7 +101,9 @@ cdef class Index(Nodes):
         if not graph:
             raise InputError("model.no_graph", f"{self.file}: has no graph; expected an ONNX model")
         if not self.opsets:
-            raise InputError("model.no_opset", f"{self.file}: has no opset_import; expected the version of its operators")
+            raise InputError(
+                "model.no_opset", f"{self.file}: has no opset_import; expected the version of its operators"
+            )
 
     cdef int opset(self, int64_t start, int64_t end, dict opsets) except -1:
         cdef uint64_t seen = 0
@@ -160,7 +164,9 @@ cdef class Index(Nodes):
             elif self.number == 6:
                 attributes.append(self.text("attribute of a function"))
                 if len(attributes) > ATTRIBUTES_MAX:
-                    raise InputError("function.attributes", f"{self.file}: {graph.scope} has more than {ATTRIBUTES_MAX} attributes")
+                    raise InputError(
+                        "function.attributes", f"{self.file}: {graph.scope} has more than {ATTRIBUTES_MAX} attributes"
+                    )
             elif self.number == 7:
                 self.expect(2, "node")
                 self.node(self.payload, stop, graph, enclosing + (self.length_at,), 1)
@@ -182,7 +188,7 @@ cdef class Index(Nodes):
 def decode(str file, int fd, int64_t size, int64_t start, int64_t stop, bint attribute, bytes held=None):
     """The values of one tensor in little-endian order, as raw data would hold them.
 
-    start, stop  content of its TensorProto in the file; of an AttributeProto (value_float, value_floats) if ``attribute``
+    start, stop  content of its TensorProto in the file; if ``attribute``, of an AttributeProto (value_float(s))
     returns      bytes; of strings a list of bytes
     raises       InputError  if it is damaged, or above DECODED_BYTES_MAX
     """
@@ -203,7 +209,8 @@ def decode(str file, int fd, int64_t size, int64_t start, int64_t stop, bint att
             sink.total = reader.nbytes()
     if sink.total > sink.limit:
         raise InputError(
-            "tensor.too_large", f"{reader.file}: a tensor of {sink.total} bytes in typed fields; expected at most {sink.limit}"
+            "tensor.too_large",
+            f"{reader.file}: a tensor of {sink.total} bytes in typed fields; expected at most {sink.limit}"
         )
     if attribute or reader.code != STRING:
         return sink.content()

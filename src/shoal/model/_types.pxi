@@ -49,7 +49,8 @@ cdef class Types(Values):
             self.field_one = ""
             if end - start > TYPE_BYTES_MAX:
                 raise InputError(
-                    "graph.type", f"{self.file}: byte {start}: a type of {end - start} bytes; expected at most {TYPE_BYTES_MAX}"
+                    "graph.type",
+                    f"{self.file}: byte {start}: a type of {end - start} bytes; expected at most {TYPE_BYTES_MAX}"
                 )
         if depth > NESTING_MAX:
             raise InputError("graph.nesting", f"{self.file}: byte {start}: types nested deeper than {NESTING_MAX}")

@@ -23,7 +23,8 @@ cdef enum:
     EXTERNAL = 3
 
 cdef dict DATA_FIELDS = {
-    4: "float_data", 5: "int32_data", 6: "string_data", 7: "int64_data", 9: "raw_data", 10: "double_data", 11: "uint64_data"
+    4: "float_data", 5: "int32_data", 6: "string_data", 7: "int64_data",
+    9: "raw_data", 10: "double_data", 11: "uint64_data",
 }
 
 
@@ -73,7 +74,9 @@ cdef class Values(Reader):
                 self.once(&seen, "data_type")
                 self.code = <int64_t>self.value
             elif self.number == 3:
-                raise self.bad("tensor.segment", "is stored in segments, which nothing supports; expected a whole tensor")
+                raise self.bad(
+                    "tensor.segment", "is stored in segments, which nothing supports; expected a whole tensor"
+                )
             elif 4 <= self.number <= 7 or 9 <= self.number <= 11:
                 if self.number == 9:
                     self.once(&seen, "raw_data")
@@ -142,7 +145,8 @@ cdef class Values(Reader):
         cdef int single = 5 if number == 4 else 1 if number == 10 else 0
         if self.home and self.home != number:
             raise self.bad(
-                "tensor.two_values", f"has both {DATA_FIELDS[self.home]} and {DATA_FIELDS[number]}; expected one of them"
+                "tensor.two_values",
+                f"has both {DATA_FIELDS[self.home]} and {DATA_FIELDS[number]}; expected one of them"
             )
         self.home = number
         self.run()
@@ -159,7 +163,9 @@ cdef class Values(Reader):
         elif single == 0:
             self.count += self.varints(self.payload, self.stop)
         elif (self.stop - self.payload) % width:
-            raise self.bad("tensor.size", f"{DATA_FIELDS[number]} of {self.stop - self.payload} bytes is no multiple of {width}")
+            raise self.bad(
+                "tensor.size", f"{DATA_FIELDS[number]} of {self.stop - self.payload} bytes is no multiple of {width}"
+            )
         else:
             self.count += (self.stop - self.payload) // width
         return 0
@@ -229,7 +235,8 @@ cdef class Values(Reader):
             want = self.nbytes()
             if self.data_stop - self.data_start != want:
                 raise self.bad(
-                    "tensor.size", f"raw_data has {self.data_stop - self.data_start} bytes; expected {want} from dims and type"
+                    "tensor.size",
+                    f"raw_data has {self.data_stop - self.data_start} bytes; expected {want} from dims and type"
                 )
             return 0
         if self.home != HOME[self.code]:
@@ -243,14 +250,18 @@ cdef class Values(Reader):
         elif BITS[self.code] in (2, 4):
             want = self.nbytes()
         if self.count != want:
-            raise self.bad("tensor.size", f"{DATA_FIELDS[self.home]} has {self.count} entries; expected {want} from dims and type")
+            raise self.bad(
+                "tensor.size", f"{DATA_FIELDS[self.home]} has {self.count} entries; expected {want} from dims and type"
+            )
         return 0
 
     cdef int check_external(self) except -1:
         if not self.external:
             raise self.bad("external.location", "has external_data, but data_location does not say EXTERNAL")
         if self.home:
-            raise self.bad("external.both", f"has both external data and {DATA_FIELDS[self.home]}; expected one of them")
+            raise self.bad(
+                "external.both", f"has both external data and {DATA_FIELDS[self.home]}; expected one of them"
+            )
         if self.code == STRING:
             raise self.bad("external.strings", "strings lie outside the file; expected string_data")
         return 0
