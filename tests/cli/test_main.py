@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -113,8 +114,8 @@ def test_tracebacks_only_when_asked(shoal: Callable, monkeypatch: pytest.MonkeyP
         (PermissionError(13, "Permission denied", "secret.onnx"), 1, "machine.os", "secret.onnx: Permission denied"),
         (MemoryError(), 1, "machine.memory", "not enough memory"),
         (ZeroDivisionError("oops"), 1, "internal", "ZeroDivisionError: oops"),
-        (KeyboardInterrupt(), 130, "interrupted", "interrupted"),
-        (main.Terminated(), 143, "terminated", "terminated"),
+        (main.Stopped(signal.SIGINT), 130, "interrupted", "interrupted"),
+        (main.Stopped(signal.SIGTERM), 143, "terminated", "terminated"),
     ],
 )
 def test_every_error_is_one_line(
@@ -148,6 +149,25 @@ def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
     )
     os.close(write)
     assert done.returncode == 1 and done.stderr == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_stop_a_merge_and_leave_nothing(nets: list[np.ndarray], tmp_path: Path, number: signal.Signals) -> None:
+    """A rule file that signals its own process, as a person would in mid-merge; the second signal changes nothing."""
+    (tmp_path / "o.onnx").write_bytes(b"old")
+    (tmp_path / "stop.py").write_text(
+        "import os\nimport shoal\nfrom shoal.merge import engine\n\n@shoal.rule\ndef any_rule(values, weights):\n"
+        "    return values[0]\n\nrun = engine.Engine.run\n\ndef stop(*words):\n    try:\n"
+        f"        os.kill(os.getpid(), {int(number)})\n    finally:\n        os.kill(os.getpid(), {int(number)})\n"
+        "    return run(*words)\n\nengine.Engine.run = stop\n"
+    )
+    before = sorted(tmp_path.iterdir())
+    words = ["merge", "a.onnx", "b.onnx", "-o", "o.onnx", "--rule-file", "stop.py", "--method", "mean"]
+    done = python("-m", "shoal", *words, cwd=tmp_path)
+    word = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}[number]
+    assert (done.returncode, done.stderr) == (128 + number, f"error: {word}\n")
+    assert [p for p in sorted(tmp_path.iterdir()) if p.name != "__pycache__"] == before
+    assert (tmp_path / "o.onnx").read_bytes() == b"old"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -34,9 +34,12 @@ def evaluate(
     """Run a model on held-out data and measure it: AUC, accuracy, F1 and log loss."""
     from shoal.evaluate.question import Question
     from shoal.evaluate.question import evaluate as answer_to
+    from shoal.model.file import ModelFile
 
     names = tuple(m for word in metric or [] for m in word.split(",") if m)
     columns = tuple(n for n in (inputs or "").split(",") if n)
+    # onnxruntime opens a model's external data by itself; Shoal's own reader first says whether they may be opened.
+    ModelFile.open(model).close()
     answer = answer_to(model, data, Question(names, columns, labels, output, scores, device))
     if format is Format.json:
         print_json(asdict(answer))

@@ -9,56 +9,25 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
-import typer
-
-from shoal import __version__
-from shoal.cli import demo, evaluate, inspect, merge, rules
 from shoal.errors import ShoalError, shown
-
-app = typer.Typer(
-    name="shoal",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Merge models that were trained apart: ONNX in, ONNX out.",
-)
-app.command("merge")(merge.merge)
-app.command("inspect")(inspect.inspect)
-app.command("eval")(evaluate.evaluate)
-app.command("rules")(rules.rules)
-app.command("demo")(demo.demo)
 
 #: characters of an error line: a message may list differences, but must stay one line
 LINE_MAX = 4000
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived.  Raised so that a half-written output is taken away on the way out."""
+class Stopped(BaseException):
+    """SIGINT or SIGTERM arrived.  Raised so that a half-written output is taken away on the way out."""
 
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        sys.stdout.write(f"shoal {__version__}\n")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
-    ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show a traceback with an error (anywhere in the line).")
-    ] = False,
-) -> None:
-    """Merge models that were trained apart: ONNX in, ONNX out."""
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def run() -> NoReturn:
     """The entry point: run the command line and leave the process with its exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    _catch_signals()
     words = sys.argv[1:]
     own = words[: words.index("--")] if "--" in words else words
     debug = "--debug" in own or os.environ.get("SHOAL_DEBUG") == "1"
@@ -73,24 +42,33 @@ def run() -> NoReturn:
     sys.exit(code)
 
 
-def _terminate(_number: int, _frame: object) -> None:
-    raise Terminated
+def _catch_signals() -> None:
+    """The first SIGINT or SIGTERM stops the work; later ones do not disturb the tidying up."""
+
+    def stop(number: int, _: object) -> None:
+        for caught in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(caught, signal.SIG_IGN)
+        raise Stopped(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Whoever started us with a signal ignored (nohup) wants it so.
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
 
 
 def _run(words: list[str], debug: bool) -> int:
     try:
+        # Here, not at the top: a signal that comes while the commands are loaded is caught, too.
+        from shoal.cli.commands import app
+
         code = app(args=words, prog_name="shoal", standalone_mode=False)
-        if code == 130:
-            _report("interrupted", "interrupted", words)
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
         raise
-    except Terminated:
-        _report("terminated", "terminated", words)
-        return 143
-    except KeyboardInterrupt:
-        _report("interrupted", "interrupted", words)
-        return 130
+    except Stopped as stopped:
+        word = "interrupted" if stopped.number == signal.SIGINT else "terminated"
+        _report(word, word, words)
+        return 128 + stopped.number
     except Exception as error:
         if debug:
             import traceback
@@ -106,9 +84,6 @@ def _failed(error: Exception, words: list[str]) -> int:
     # typer's own errors: their classes moved between versions, their attributes did not.
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
         return _usage(error, words)
-    if type(error).__name__ == "Abort":
-        _report("interrupted", "interrupted", words)
-        return 130
     if isinstance(error, OSError):
         where = f"{error.filename}: " if isinstance(error.filename, str) else ""
         _report("machine.os", f"{where}{error.strerror or error}", words)
