@@ -189,6 +189,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     listener.close()
     for path in (tmp_path, tmp_path / "fifo", tmp_path / "socket", Path("/dev/zero")):
         assert refusal(path).code == "file.not_regular", path
+    assert "is a directory" in str(refusal(tmp_path))
     for path in (tmp_path / "missing", Path("a\0b")):
         assert refusal(path).code == "file.missing"
 

@@ -45,6 +45,7 @@ cdef class Attributes(Found):
         cdef int64_t stop, kind, declared = 0, found = 0
         name = reference = ""
         self.begin, self.end, self.name, self.whose = start, end, None, owner.label
+        self.in_tensor = False
         self.runs = 0
         self.at = start
         while self.field(end):
@@ -130,6 +131,7 @@ cdef class Attributes(Found):
         cdef int64_t stop
         cdef bint list_of = False, declared_list = False
         self.begin, self.end, self.at, self.name = start, end, start, None
+        self.in_tensor = False
         self.entries = self.unknown = None
         self.external = self.packed = False
         self.count = self.chunks = self.data_start = self.data_stop = 0

@@ -106,6 +106,7 @@ cdef class Found(Types):
         self.rank = 0
         self.values_at = self.indices_at = 0
         self.name, self.begin = None, start
+        self.in_tensor = False
         self.at = start
         while self.field(end):
             stop = self.stop

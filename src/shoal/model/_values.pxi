@@ -37,6 +37,7 @@ cdef class Values(Reader):
     cdef int64_t elements
     cdef int64_t begin, end                     # content of the message
     cdef str name
+    cdef bint in_tensor                         # begin and end are those of a TensorProto
     cdef int home                               # number of the data field in use; 0: none
     cdef int64_t count, chunks                  # entries in it, and fields that they came in
     cdef bint packed                            # the last of them was packed
@@ -52,15 +53,31 @@ cdef class Values(Reader):
     cdef int64_t run_stop[RUNS]
 
     cdef object bad(self, str code, str found):
+        if self.name is None and self.in_tensor:
+            self.seek_name()
         what = f"tensor {shown(repr(self.name))}" if self.name else f"tensor at byte {self.begin}"
         node = f" of node {shown(repr(self.whose))}" if self.whose else ""
         return InputError(code, f"{self.file}: {what}{node}: {found}")
+
+    cdef int seek_name(self) except -1:
+        """For a message: a tensor's name stands behind its dims, so an error may come before it."""
+        self.in_tensor = False
+        self.at = self.begin
+        try:
+            while self.field(self.end):
+                if self.number == 8:
+                    self.name = self.text("name of a tensor")
+                    break
+        except InputError:
+            pass    # what was found first is told
+        return 0
 
     cdef int tensor(self, int64_t begin, int64_t end) except -1:
         """Parse and check the TensorProto in bytes [begin, end)."""
         cdef uint64_t seen = 0
         cdef int64_t stop, location = 0
         self.begin, self.end, self.at = begin, end, begin
+        self.in_tensor = True
         self.rank = self.home = self.runs = 0
         self.count = self.chunks = self.code = self.data_start = self.data_stop = 0
         self.packed = self.external = False

@@ -286,8 +286,9 @@ def _open_regular(path: str) -> int:
     """Open what must be a regular file (a link to one will do) without waiting for anybody."""
     name = shown(path)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise InputError("file.not_regular", f"{name}: is no regular file; expected an ONNX model")
+        kind = _irregular(os.stat(path).st_mode)
+        if kind:
+            raise InputError("file.not_regular", f"{name}: is a {kind}; expected an ONNX model")
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except FileNotFoundError:
         raise InputError("file.missing", f"{name}: is not there; expected an ONNX model") from None
@@ -295,7 +296,15 @@ def _open_regular(path: str) -> int:
         raise InputError("file.missing", f"{name}: is no path; expected an ONNX model") from None
     except OSError as error:
         raise MachineError("file.read", f"cannot open {name}: {error.strerror}") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    if kind := _irregular(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise InputError("file.not_regular", f"{name}: is no regular file; expected an ONNX model")
+        raise InputError("file.not_regular", f"{name}: is a {kind}; expected an ONNX model")
     return descriptor
+
+
+def _irregular(mode: int) -> str:
+    """What a file is that is no regular file; "" for a regular one."""
+    if stat.S_ISREG(mode):
+        return ""
+    kinds = ((stat.S_ISDIR, "directory"), (stat.S_ISFIFO, "named pipe"), (stat.S_ISSOCK, "socket"))
+    return next((kind for is_kind, kind in kinds if is_kind(mode)), "device")
