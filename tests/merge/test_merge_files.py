@@ -168,7 +168,7 @@ def test_excluded_tensors_and_whole_numbers(files: Any, tmp_path: Path) -> None:
     other = {**models[1], "count": np.array([9, 1])}
     save_weights(other, tmp_path / "other.onnx")
     both = [paths[0], tmp_path / "other.onnx"]
-    with pytest.raises(InputError, match="other.onnx: tensor count of int64.*9 at element 0"):
+    with pytest.raises(InputError, match=r"other.onnx: tensor count of int64.*9 at element 0"):
         shoal.merge_files(both, tmp_path / "out.onnx")
     for integers in ("first", "max"):
         options = shoal.MergeOptions(integers=integers, exclude=("small*",))  # type: ignore[arg-type]

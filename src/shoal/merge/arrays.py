@@ -16,30 +16,31 @@ from shoal.merge.tile import Array
 HOST_DEVICES = (1, 3)
 
 
-def as_array(value: object, where: str) -> Array:
+def as_array(value: object, label: str, key: str) -> Array:
     """A numpy array over the same memory: native byte order, C-contiguous, any shape.
 
     value   numpy array or scalar, number, torch tensor (bfloat16 and those that require gradients, too), JAX array,
             anything with DLPack or the buffer protocol
-    where   "model 2, tensor 'w'", for messages
+    label, key   of the model and the tensor, for messages
     raises  ArgumentError  for memory of another device, and for what is no array
 
     One copy is made of arrays that are not contiguous or not of native byte order, and of numbers; of nothing else.
     """
-    found = _view(value, where)
+    found = _view(value, label, key)
     if not found.dtype.isnative:
         found = found.astype(found.dtype.newbyteorder("="))
     if found.dtype.hasobject or (found.dtype.kind in "SUVMm" and found.dtype != BFLOAT16 and not _small(found.dtype)):
-        raise ArgumentError("array.type", f"{where}: numbers expected, found {shown(str(found.dtype))}")
+        raise ArgumentError("array.type", f"{_where(label, key)}: numbers expected, found {shown(str(found.dtype))}")
     return found if found.flags.c_contiguous else np.ascontiguousarray(found)
 
 
-def as_target(value: object, where: str) -> Array:
+def as_target(value: object, key: str) -> Array:
     """A numpy array over the same memory, to be written to.
 
     raises  ArgumentError  also if it is read-only, not contiguous, or not of native byte order
     """
-    found = _view(value, where)
+    where = _where("out", key)
+    found = _view(value, "out", key)
     if not (found.flags.writeable and found.flags.c_contiguous and found.dtype.isnative):
         raise ArgumentError(
             "array.out", f"{where}: out must be writeable, contiguous and of native byte order; nothing was written"
@@ -49,9 +50,14 @@ def as_target(value: object, where: str) -> Array:
     return found
 
 
-def _view(value: object, where: str) -> Array:
+def _where(label: str, key: str) -> str:
+    return f"{label}, tensor {shown(key)}"
+
+
+def _view(value: object, label: str, key: str) -> Array:
     if isinstance(value, np.ndarray):
-        return value.view(np.ndarray)
+        return value if type(value) is np.ndarray else value.view(np.ndarray)
+    where = _where(label, key)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         return _torch_view(torch, value, where)

@@ -15,10 +15,10 @@ from shoal.limits import DIGEST_CHUNK_BYTES, GRAM_BLOCK, STREAM_BYTES_MAX
 from shoal.merge.fixed import rewritten, settle_fixed
 from shoal.merge.moments import Moments
 from shoal.merge.options import Plan
-from shoal.merge.source import Sink, Source, Tensor
+from shoal.merge.source import Item, Sink, Source, Stretch, Tensor
 from shoal.merge.sweep import OrderedSum, Sweep
 from shoal.merge.tile import Array, Combine, Measure, Tile
-from shoal.merge.tiles import Buffers, Item, Stretch, cut, items
+from shoal.merge.tiles import Buffers, cut, items
 
 #: elements of a tile of arrays in memory, where numpy and not a kernel does the work.
 NUMPY_TILE = 2**18
@@ -71,7 +71,7 @@ class Engine:
         self.in_memory = self.first.in_memory
         self.threads = plan.options.threads or dispatch.thread_count()
         self._lock = threading.Lock()
-        self.floats: list[Tensor] = []
+        self.floats: list[Tensor] = []  # by key: the order of sums must not depend on the order in a file
         self.fixed: list[Tensor] = []
         self.local: list[Tensor] = []
         for key in sorted(self.first.tensors):
@@ -108,7 +108,7 @@ class Engine:
         self.outcome.merged = len(self.floats)
         self.outcome.parameters = sum(t.elements for t in self.floats)
         self._merge()
-        self._progress(None)
+        self.count_read(None)
         return self.outcome
 
     # --- measuring and combining -------------------------------------------------------------------------------------
@@ -153,8 +153,11 @@ class Engine:
             todo: list[Item] = [(Stretch(t, 0, t.elements),) for t in self.floats if t.elements]
             Sweep(todo, Buffers, work).run(1)
         else:
-            chunk = tile_bytes if self.in_memory else DIGEST_CHUNK_BYTES
-            Sweep(items(self.floats, chunk), Buffers, work).run(size.threads)
+            chosen = {tensor.key for tensor in self.floats}
+            as_stored = [tensor for key, tensor in self.first.tensors.items() if key in chosen]
+            Sweep(items(as_stored, tile_bytes if self.in_memory else DIGEST_CHUNK_BYTES), Buffers, work).run(
+                size.threads
+            )
         for tensor in self.floats:
             if not tensor.elements:
                 self.sink.put(tensor, 0, np.empty(0, tensor.dtype))
@@ -192,6 +195,7 @@ class Engine:
         wanted = range(len(self.active)) if combine.models is None else combine.models
         inputs = [self.read(self.active[i], item, buffers, i) for i in wanted]
         base = None if self.base is None else self.read(self.base, item, buffers, "base")
+        self.count_read(out.nbytes * (len(inputs) + (base is not None)))
         key, first = (item[0].tensor.key, item[0].first) if len(item) == 1 else ("", 0)
         finite = combine.apply(Tile(key, first, inputs, base, out, threads))
         if self.plan.refuse_nonfinite and not finite:
@@ -210,20 +214,11 @@ class Engine:
     def read(self, source: Source, item: Item, buffers: Buffers, who: object) -> Array:
         """The item's elements in one array: a view of the caller's, or the thread's buffer for ``who``."""
         if source.in_memory:
-            assert len(item) == 1
-            view = source.read(source.tensors[item[0].tensor.key], item[0].first, None)[: item[0].count]
-            self._progress(view.nbytes)
-            return view
-        total = sum(stretch.count for stretch in item)
-        buffer = buffers.get(who, item[0].tensor.dtype, total)
-        offset = 0
-        for stretch in item:
-            source.read(source.tensors[stretch.tensor.key], stretch.first, buffer[offset : offset + stretch.count])
-            offset += stretch.count
-        self._progress(buffer.nbytes)
-        return buffer
+            return source.read(item, None)
+        total = item[0].count if len(item) == 1 else sum(stretch.count for stretch in item)
+        return source.read(item, buffers.get(who, item[0].tensor.dtype, total))
 
-    def _progress(self, nbytes: int | None) -> None:
+    def count_read(self, nbytes: int | None) -> None:
         """Count bytes that were read; None: done."""
         with self._lock:
             self.outcome.bytes_read += nbytes or 0
@@ -304,7 +299,7 @@ class SweepRun(_Run):
         size = cut(len(wanted) + (base is not None), 1 if native else engine.threads, block if blocks else 1)
 
         def work(item: Item, buffers: Buffers) -> list[Array]:
-            return [self._part(measure, stretch, wanted, base, buffers) for stretch in item]
+            return [measure(self.tile(stretch, wanted, base, buffers)) for stretch in item]
 
         todo: list[Item] = [(Stretch(t, 0, t.elements),) for t in self._tensors if t.elements]
         if not native:
@@ -317,14 +312,18 @@ class SweepRun(_Run):
             return np.asarray(measure(Tile("", 0, [empty] * len(wanted), empty, empty, 1)).sum(axis=0))
         return sweep.total.value
 
-    def _part(self, measure: Measure, stretch: Stretch, wanted: Sequence[int], base: Any, buffers: Buffers) -> Array:
+    def tile(self, stretch: Stretch, wanted: Sequence[int], base: Source | None, buffers: Buffers) -> Tile:
         engine = self.engine
         native = engine.in_memory and engine.plan.rule.native
         inputs = [engine.read(engine.active[i], (stretch,), buffers, i) for i in wanted]
         ground = None if base is None else engine.read(base, (stretch,), buffers, "base")
+        engine.count_read(sum(x.nbytes for x in inputs) + (0 if ground is None else ground.nbytes))
         none = np.empty(0, stretch.tensor.dtype)
         threads = engine.plan.options.threads if native else 1
-        return measure(Tile(stretch.tensor.key, stretch.first, inputs, ground, none, threads))
+        return Tile(stretch.tensor.key, stretch.first, inputs, ground, none, threads)
+
+    def small(self) -> Tile | None:
+        return None
 
     def nonfinite(self) -> frozenset[int]:
         """Read the data once; the models that have a NaN or Inf.  Raises the error that names it if that is refused."""
@@ -341,7 +340,7 @@ class SweepRun(_Run):
 
 
 class TileRun(_Run):
-    """A rule's view of one small tensor that lies in memory already: measuring looks at it once more."""
+    """A rule's view of one small tensor: measuring looks at it once more, in the thread's own buffers."""
 
     def __init__(self, engine: Engine, stretch: Stretch, buffers: Buffers) -> None:
         super().__init__(engine)
@@ -349,14 +348,19 @@ class TileRun(_Run):
         self._buffers = buffers
 
     def total(self, measure: Measure, models: Sequence[int] | None = None, *, blocks: bool = False) -> Array:
-        run = SweepRun(self.engine, [self._stretch.tensor])
-        wanted = range(self.count) if models is None else models
-        assert not blocks or self._stretch.first == 0
-        parts = run._part(measure, self._stretch, wanted, self.engine.base, self._buffers)
+        assert self._stretch.first == 0 or not blocks
         sums = OrderedSum()
-        sums.put(0, [parts])
+        sums.put(0, [measure(self._tile(models))])
         assert sums.value is not None
         return sums.value
+
+    def _tile(self, models: Sequence[int] | None) -> Tile:
+        wanted = range(self.count) if models is None else models
+        run = SweepRun(self.engine, [self._stretch.tensor])
+        return run.tile(self._stretch, wanted, self.engine.base, self._buffers)
+
+    def small(self) -> Tile | None:
+        return self._tile(None)
 
     def nonfinite(self) -> frozenset[int]:
         raise AssertionError("no rule that looks at one tensor asks for this")

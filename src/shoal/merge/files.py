@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from shoal.limits import DIGEST_CHUNK_BYTES
 from shoal.merge.engine import Engine
 from shoal.merge.options import MergeOptions, Plan, plan
 from shoal.merge.report import Report
-from shoal.merge.source import Kind, Source, Tensor
+from shoal.merge.source import Item, Kind, Source, Tensor
 from shoal.merge.state import FileMoments
 from shoal.merge.tile import Array
 from shoal.model.agree import require_agreement
@@ -28,6 +29,10 @@ from shoal.model.write import ModelWriter
 
 PathLike = str | os.PathLike[str]
 
+#: bytes between small tensors that are read along with them.
+GAPS_BYTES_MAX = 2**16
+
+_INSIDE = frozenset({Storage.RAW, Storage.PACKED})
 _INDICES = (Role.SPARSE_INDICES, Role.CONSTANT_SPARSE_INDICES)
 
 
@@ -39,12 +44,36 @@ class FileSource:
     def __init__(self, file: ModelFile) -> None:
         self.file = file
         self.label = shown(str(file.path))
-        self.tensors = {key: _tensor(ref) for key, ref in file.tensors.items()}
 
-    def read(self, tensor: Tensor, first: int, out: Array | None) -> Array:
+    @cached_property
+    def tensors(self) -> Mapping[str, Tensor]:
+        return {key: _tensor(ref) for key, ref in self.file.tensors.items()}
+
+    def read(self, item: Item, out: Array | None, /) -> Array:
         assert out is not None
-        self.file.read_into(self.file.tensors[tensor.key], first, out)
+        if len(item) == 1 or not self._read_at_once(item, out):
+            offset = 0
+            for stretch in item:
+                part = out[offset : offset + stretch.count]
+                self.file.read_into(self.file.tensors[stretch.tensor.key], stretch.first, part)
+                offset += stretch.count
         return out
+
+    def _read_at_once(self, item: Item, out: Array) -> bool:
+        """Several whole tensors that lie close together in the model's own file, by one call instead of many."""
+        refs = [self.file.tensors[stretch.tensor.key] for stretch in item]
+        if any(ref.storage not in _INSIDE for ref in refs):
+            return False
+        start, stop = min(ref.offset for ref in refs), max(ref.offset + ref.length for ref in refs)
+        if stop - start > out.nbytes + GAPS_BYTES_MAX:
+            return False
+        raw = self.file.raw_proto_range(start, stop)
+        offset = 0
+        for ref, stretch in zip(refs, item, strict=True):
+            part = np.frombuffer(raw, out.dtype, stretch.count, ref.offset - start)
+            out[offset : offset + stretch.count] = part
+            offset += stretch.count
+        return True
 
     def same(self, tensor: Tensor, other: Source) -> bool:
         assert isinstance(other, FileSource)

@@ -167,6 +167,9 @@ def _thresholds(run: Run, density: float) -> Array:
     """
     if density >= 1.0:
         return np.zeros(run.count, np.float32)
+    small = run.small()
+    if small is not None:
+        return _exact_thresholds(small, density)
     prefix = np.zeros(run.count, np.int64)
     wanted = np.zeros(run.count, np.int64)
     settled = 0
@@ -181,6 +184,18 @@ def _thresholds(run: Run, density: float) -> Array:
         prefix = (prefix << bits) | (2**bits - 1 - place)
         settled += bits
     return prefix.astype(np.uint32).view(np.float32)
+
+
+def _exact_thresholds(tile: Tile, density: float) -> Array:
+    """The same for a tensor that is in memory, by selection."""
+    assert tile.base is not None
+    base, count = tile.base.astype(np.float64), len(tile.base)
+    wanted = max(int(np.float64(count) * density), 1)
+    with np.errstate(all="ignore"):
+        sizes = [np.abs((x.astype(np.float64) - base).astype(np.float32)) for x in tile.inputs]
+    # As bits, not as numbers: NaN must have its place, too.
+    found = [np.partition(size.view(np.uint32), count - wanted)[count - wanted] for size in sizes]
+    return np.array(found, np.uint32).view(np.float32)
 
 
 def _histogram(prefix: Array, settled: int, bits: int) -> Callable[[Tile], Array]:

@@ -9,7 +9,7 @@ import numpy as np
 from shoal.errors import shown
 from shoal.limits import DIGEST_CHUNK_BYTES
 from shoal.merge.options import Integers
-from shoal.merge.source import Sink, Source, Tensor
+from shoal.merge.source import Sink, Source, Stretch, Tensor
 from shoal.merge.tile import Array
 
 
@@ -73,7 +73,7 @@ def _settle(tensor: Tensor, active: Sequence[Source], sink: Sink | None, how: In
 
 def _read(source: Source, tensor: Tensor, start: int, count: int) -> Array:
     buffer = None if source.in_memory else np.empty(count, tensor.dtype)
-    return source.read(source.tensors[tensor.key], start, buffer)[:count]
+    return source.read((Stretch(tensor, start, count),), buffer)
 
 
 def _difference(tensor: Tensor, start: int, one: Source, value: Array, two: Source, other: Array) -> Exception:

@@ -108,9 +108,7 @@ class _Form:
     @staticmethod
     def of(model: Any, label: str) -> _Form:
         named, kind = _named(model, label)
-        return _Form(
-            kind, {key: as_array(value, f"{label}, tensor {shown(key)}") for key, value in named.items()}, model
-        )
+        return _Form(kind, {key: as_array(value, label, key) for key, value in named.items()}, model)
 
     def source(self, label: str) -> MemorySource:
         flat = {key: array.reshape(-1) for key, array in self.arrays.items()}
@@ -200,7 +198,7 @@ class _Results:
         named, kind = _named(out, "out")
         if kind not in (self._form.kind, "dict"):
             raise ArgumentError("merge.models", f"out is a {kind}; expected a {self._form.kind} as the models are")
-        found = {key: as_target(value, f"out, tensor {shown(key)}") for key, value in named.items()}
+        found = {key: as_target(value, key) for key, value in named.items()}
         _require_same(self._form, _Form(self._form.kind, found, out), "out")
         return found
 

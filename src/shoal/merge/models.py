@@ -12,7 +12,7 @@ from shoal.merge.engine import Engine
 from shoal.merge.files import FileSource
 from shoal.merge.moments import MemoryMoments
 from shoal.merge.options import MergeOptions, plan
-from shoal.merge.source import Tensor
+from shoal.merge.source import Item, Tensor
 from shoal.merge.tile import Array
 from shoal.model.agree import require_agreement
 from shoal.model.file import ModelFile
@@ -27,12 +27,15 @@ class ModelSource(FileSource):
         self.label = f"{label} ({self.label})"
         self._assigned = {key: np.ascontiguousarray(model[key]).reshape(-1) for key in model.changed}
 
-    def read(self, tensor: Tensor, first: int, out: Array | None) -> Array:
-        assigned = self._assigned.get(tensor.key)
-        if assigned is None or out is None:
-            return super().read(tensor, first, out)
-        out[...] = assigned[first : first + len(out)]
-        return out
+    def read(self, item: Item, out: Array | None, /) -> Array:
+        found = super().read(item, out)
+        offset = 0
+        for stretch in item:
+            assigned = self._assigned.get(stretch.tensor.key)
+            if assigned is not None:
+                found[offset : offset + stretch.count] = assigned[stretch.first : stretch.first + stretch.count]
+            offset += stretch.count
+        return found
 
 
 class _Arrays:

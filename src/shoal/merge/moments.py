@@ -12,9 +12,9 @@ import numpy as np
 
 from shoal.errors import ArgumentError, shown
 from shoal.merge.outer import Outer, moment_dtype
-from shoal.merge.source import Tensor
+from shoal.merge.source import Item, Tensor
 from shoal.merge.tile import Array
-from shoal.merge.tiles import Buffers, Item
+from shoal.merge.tiles import Buffers
 
 
 class Moments(Protocol):

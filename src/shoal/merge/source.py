@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -40,6 +41,19 @@ class Tensor:
         return self.elements * self.dtype.itemsize
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Elements [first, first + count) of a tensor."""
+
+    tensor: Tensor
+    first: int
+    count: int
+
+
+#: stretches of one dtype that one thread does in one go: several whole small tensors, or one stretch
+Item = tuple[Stretch, ...]
+
+
 class Source(Protocol):
     """The tensors of one model.
 
@@ -55,10 +69,10 @@ class Source(Protocol):
     @property
     def in_memory(self) -> bool: ...
 
-    def read(self, tensor: Tensor, first: int, out: Array | None) -> Array:
-        """Elements from ``first``, as many as fit in ``out``, which is filled and returned; thread-safe.
+    def read(self, item: Item, out: Array | None, /) -> Array:
+        """The item's stretches, one behind the other, in ``out``, which is returned; thread-safe.
 
-        A source in memory takes None, and returns a view of all elements from ``first``.
+        A source in memory takes one stretch and None, and returns a view.
         """
         ...
 
@@ -95,14 +109,21 @@ class MemorySource:
     def __init__(self, label: str, arrays: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.label = label
         self.arrays = arrays
-        self.tensors = {
-            key: Tensor(key, kind_of(array.dtype), array.dtype, len(array), shapes[key])
-            for key, array in arrays.items()
+        self._shapes = shapes
+
+    @cached_property
+    def tensors(self) -> Mapping[str, Tensor]:
+        return {
+            key: Tensor(key, kind_of(array.dtype), array.dtype, len(array), self._shapes[key])
+            for key, array in self.arrays.items()
         }
 
-    def read(self, tensor: Tensor, first: int, out: Array | None) -> Array:
-        count = tensor.elements - first if out is None else len(out)
-        return self.arrays[tensor.key][first : first + count]
+    def read(self, item: Item, _out: Array | None, /) -> Array:
+        (stretch,) = item
+        array = self.arrays[stretch.tensor.key]
+        if stretch.count == len(array):
+            return array
+        return array[stretch.first : stretch.first + stretch.count]
 
     def same(self, tensor: Tensor, other: Source) -> bool:
         assert isinstance(other, MemorySource)

@@ -16,9 +16,9 @@ import numpy as np
 from shoal.errors import InputError, MachineError, shown
 from shoal.merge.moments import moment_name, step_name
 from shoal.merge.outer import Outer, moment_dtype
-from shoal.merge.source import Tensor
+from shoal.merge.source import Item, Tensor
 from shoal.merge.tile import Array
-from shoal.merge.tiles import Buffers, Item
+from shoal.merge.tiles import Buffers
 from shoal.model.file import ModelFile
 from shoal.model.tensor import TensorRef
 from shoal.model.weights import save_weights

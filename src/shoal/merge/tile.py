@@ -90,6 +90,10 @@ class Run(Protocol):
         """
         ...
 
+    def small(self) -> Tile | None:
+        """The run's one tensor as a tile, if it is small enough to lie in memory at once."""
+        ...
+
     def nonfinite(self) -> frozenset[int]:
         """Read the data once; places (among the models that count) of those with a NaN or Inf."""
         ...

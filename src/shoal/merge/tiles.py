@@ -9,28 +9,15 @@ from typing import Any
 import numpy as np
 
 from shoal.limits import DIGEST_CHUNK_BYTES, STREAM_BYTES_MAX
-from shoal.merge.source import Tensor
+from shoal.merge.source import Item, Stretch, Tensor
 from shoal.merge.tile import Array
 
 #: bytes of one model that a thread holds at most; larger buffers fall out of the second-level cache.
 TILE_BYTES = 2**20
 #: below this, reading costs more calls than bytes: rather fewer threads than smaller tiles.
 TILE_BYTES_MIN = 2**14
-#: small tensors in one item of work.
-JOINED_MAX = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """Elements [first, first + count) of a tensor."""
-
-    tensor: Tensor
-    first: int
-    count: int
-
-
-#: stretches of one dtype that one thread does in one go: several whole small tensors, or one stretch
-Item = tuple[Stretch, ...]
+#: bytes of small tensors that make one item of work.
+JOINED_BYTES = 2**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +52,8 @@ def cut(models: int, threads: int, least: int = 1) -> Cut:
 def items(tensors: Iterable[Tensor], chunk_bytes: int) -> list[Item]:
     """Cut tensors, in order, into items of at most ``chunk_bytes``.
 
-    A tensor above that size is cut into stretches of chunk_bytes; neighbours of one dtype that fit together make one
-    item.
+    A tensor above that size is cut into stretches of chunk_bytes; neighbours of one dtype that fit in JOINED_BYTES
+    make one item.
     """
     return list(_items(tensors, chunk_bytes))
 
@@ -76,10 +63,7 @@ def _items(tensors: Iterable[Tensor], chunk_bytes: int) -> Iterator[Item]:
     size = 0
     for tensor in tensors:
         fits = (
-            joined
-            and tensor.dtype == joined[0].tensor.dtype
-            and size + tensor.nbytes <= chunk_bytes
-            and len(joined) < JOINED_MAX
+            joined and tensor.dtype == joined[0].tensor.dtype and size + tensor.nbytes <= min(chunk_bytes, JOINED_BYTES)
         )
         if joined and not fits:
             yield tuple(joined)
