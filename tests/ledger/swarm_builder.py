@@ -220,14 +220,14 @@ class SwarmBuilder:
                 writer = owner.owner if owner.owner in present else owner.backup
                 self.say(Receipt(slot, shard, bitmap(present, n)), people[writer])
         if stop in ("plan", "share", "masked", "receipt"):
-            self.say(Abort(slot, False, f"stopped after {stop}"))
+            self.say(Abort(slot, False, f"stopped after {stop}"), sealed=True)
             return
         survivors = bitmap(present, n)
         statement = survivors_statement(attempt.rid, survivors)
         votes = collect({people[at].id: vote(statement, people[at]) for at in present[:q]})
         self.say(SurvivorCertificate(slot, survivors, votes))
         if stop == "survivors":
-            self.say(Abort(slot, True, "too few could open"))
+            self.say(Abort(slot, True, "too few could open"), sealed=True)
             return
         if secure:
             self.say(Opened(slot, survivors, bitmap([at for at in range(n) if at not in present], n)))
@@ -243,10 +243,11 @@ class SwarmBuilder:
         statement = model_statement(attempt.rid, root, model)
         votes = collect({people[at].id: vote(statement, people[at]) for at in present[:q]})
         round_ = attempt.plan.round
-        self.say(ModelCertificate(slot, root, model, votes))
+        self.say(ModelCertificate(slot, root, model, votes), sealed=True)
         if evaluate:
             auc = 0.6 + 0.3 * (1 - 0.9 ** (round_ / 10))
-            self.say(Evaluation(round_, model, 250, (Metric("auc", auc), Metric("loss", 1 - auc))), people[present[0]])
+            metrics = (Metric("auc", auc), Metric("loss", 1 - auc))
+            self.say(Evaluation(round_, model, 250, metrics), people[present[0]], sealed=True)
 
     def history(self, rounds: int) -> SwarmBuilder:
         """``rounds`` certified rounds with drop-outs, aborts, new leaders, new members, rotations and removals."""

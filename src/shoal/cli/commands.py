@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from shoal import __version__
-from shoal.cli import demo, evaluate, inspect, merge, rules
+from shoal.cli import demo, evaluate, inspect, ledger, merge, rules
 
 app = typer.Typer(
     name="shoal",
@@ -22,6 +22,7 @@ app.command("inspect")(inspect.inspect)
 app.command("eval")(evaluate.evaluate)
 app.command("rules")(rules.rules)
 app.command("demo")(demo.demo)
+app.add_typer(ledger.app, name="ledger")
 
 
 def _version(wanted: bool) -> None:
