@@ -164,6 +164,8 @@ def merge_files(
     checked = plan(options, len(models), base is not None)
     if checked.outer is None and outer_state is not None:
         raise ArgumentError("outer.state", "an optimiser's state is given, but no outer optimiser")
+    if outer_state is not None and os.path.realpath(outer_state) == os.path.realpath(output):
+        raise ArgumentError("outer.state", f"{shown(str(output))} is both the output and the optimiser's state")
     with ExitStack() as stack:
         files = [stack.enter_context(ModelFile.open(path)) for path in models]
         ground = None if base is None else stack.enter_context(ModelFile.open(base))
