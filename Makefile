@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
-NATIVE_SOURCES := setup.py $(wildcard native/*.cpp native/*.h native/cuda/*) src/shoal/model/_onnx_index.pyx
+NATIVE_SOURCES := setup.py $(wildcard native/*.cpp native/*.h native/cuda/*) $(wildcard src/shoal/model/*.pyx src/shoal/model/*.pxi)
 
 .PHONY: build demo test slow lint format bench fuzz docs lock clean
 .DELETE_ON_ERROR:

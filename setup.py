@@ -114,6 +114,7 @@ def extensions() -> list[Extension]:
     index = Extension(
         "shoal.model._onnx_index",
         sources=["src/shoal/model/_onnx_index.pyx"],
+        depends=sorted(str(p) for p in Path("src/shoal/model").glob("*.pxi")),
         extra_compile_args=["-O2", "-g0", *([f"-fsanitize={SANITIZE}"] if SANITIZE else [])],
         extra_link_args=[f"-fsanitize={SANITIZE}"] if SANITIZE else [],
     )
