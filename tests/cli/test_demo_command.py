@@ -14,7 +14,7 @@ def test_demo_and_the_command_it_suggests(shoal: Callable, tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     done = shoal("demo", "--data", "wdbc", "--rounds", "2", "--seed", "3")
     assert done.code == 0, done.err
-    for word in ("simulated", "merged", "pooled", "A alone", "held-out", "auc.png", "next:"):
+    for word in ("simulated", "merged", "pooled", "A alone", "larger tumours", "held-out", "auc.png", "next:"):
         assert word in done.out
     numbers = json.loads((tmp_path / "demo-out/results.json").read_text())
     assert numbers["seed"] == 3 and (tmp_path / numbers["plot"]).read_bytes().startswith(b"\x89PNG")

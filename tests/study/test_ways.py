@@ -33,7 +33,7 @@ def test_first_round_is_the_same_alone_and_together(sites: list[Site], tmp_path:
 
 
 def test_merged_file_is_the_mean_by_samples_and_the_next_start(sites: list[Site], tmp_path: Path) -> None:
-    history = learn("federated", sites, PLAN, tmp_path)
+    history, _ = learn("federated", sites, PLAN, tmp_path)
     models = [read_onnx(tmp_path / "round-01" / f"{s.name}.onnx") for s in sites]
     weights = np.array([len(s.train) for s in sites]) / sum(len(s.train) for s in sites)
     merged = read_onnx(history[0][0])
@@ -45,6 +45,17 @@ def test_merged_file_is_the_mean_by_samples_and_the_next_start(sites: list[Site]
 
 
 def test_alone_a_site_goes_on_from_its_own_model(sites: list[Site], tmp_path: Path) -> None:
-    history = learn("local", sites, PLAN, tmp_path)
+    history, _ = learn("local", sites, PLAN, tmp_path)
     second = train(read_onnx(history[0][2]), sites[2].train, PLAN.training, round_seed(PLAN.seed, 2, 2))
     assert same(read_onnx(history[1][2]), second)
+
+
+def test_every_rule_gets_the_weights_that_it_takes(sites: list[Site], tmp_path: Path) -> None:
+    for method in ("median", "krum", "task-arithmetic", "ties"):
+        _, last = learn("federated", sites, Plan(rounds=1, seed=3, method=method), tmp_path / method)
+        assert read_onnx(last.output).keys() == read_onnx(last.begin).keys()
+        weights, command = last.weights(method), last.command(method)
+        assert (weights is None) == (method == "krum") == ("--weights" not in command)
+        assert ("--base" in command) == (method in ("task-arithmetic", "ties"))
+        if method == "task-arithmetic":
+            assert weights is not None and sum(weights) == pytest.approx(1)

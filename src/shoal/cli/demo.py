@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shoal.cli.show import Format, line, note, print_json, table
+from shoal.cli.show import Format, line, note, print_json, prose, table
 from shoal.errors import MachineError, shown
 
 if TYPE_CHECKING:
@@ -84,21 +84,23 @@ def _plot(result: Result, path: Path) -> bool:
 
 
 def _show(result: Result, out: Path, plotted: bool) -> None:
-    line(f"{result.source}")
-    line(
+    prose(result.source)
+    prose(
         f"{result.patients} people, {result.events:.1%} with {result.question}; {result.held_out} held out from all "
         f"training; {result.rounds} rounds, rule {result.method}, seed {result.seed}"
     )
     line("")
-    columns = [("model", "left"), ("", "left"), ("trained on", "right"), ("AUC, all held-out patients", "left")]
-    columns.append(("gain by merging", "left"))
+    about = "; ".join(f"{home.site}: {home.about}" for home in result.homes)
+    prose(f"The hospitals (simulated): {about}.")
+    line("")
+    columns = [("model", "left"), ("trained on", "right"), ("AUC [95 %]", "left"), ("merging gains [95 %]", "left")]
     rows = [
-        [_name(r.model), r.about, f"{r.trained}", _estimate(r.everyone, ""), _estimate(r.gain, "+") if r.gain else "-"]
+        [_name(r.model), f"{r.trained}", _estimate(r.everyone, ""), _estimate(r.gain, "+") if r.gain else "-"]
         for r in result.rows
     ]
-    table(columns, rows, "each hospital alone, the merged model, all data in one place (95 % bootstrap intervals)")
-    home = [("hospital", "left"), ("patients held out", "right"), ("with outcome", "right"), ("own model", "right")]
-    home += [("merged", "right"), ("pooled", "right"), ("gain by merging", "left")]
+    table(columns, rows, f"on all {result.held_out} held-out patients")
+    home = [("site", "left"), ("held out", "right"), ("outcome", "right"), ("own", "right")]
+    home += [("merged", "right"), ("pooled", "right"), ("merging gains [95 %]", "left")]
     rows = [
         [h.site, f"{h.test}", f"{h.events:.1%}", _auc(h.own), _auc(h.merged), _auc(h.pooled), _estimate(h.gain, "+")]
         for h in result.homes
@@ -110,9 +112,9 @@ def _show(result: Result, out: Path, plotted: bool) -> None:
 def _close(result: Result, out: Path, plotted: bool) -> None:
     from shoal.study.demo import conclusion
 
-    line(conclusion(result))
+    prose(conclusion(result))
     line("")
-    line(
+    prose(
         "The patients are real; the hospitals are simulated: one cohort, dealt out by a seeded draw that prefers other "
         "patients for each. Real hospitals also differ in devices, coding and care, so take the gains as an "
         "illustration, not as evidence."

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import enum
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -24,6 +26,11 @@ class Format(enum.StrEnum):
 def line(text: str) -> None:
     """One line on standard output; whatever in it is foreign must have gone through `shown`."""
     sys.stdout.write(text + "\n")
+
+
+def prose(text: str) -> None:
+    """A paragraph on standard output, broken at the terminal's width (at most 100 columns)."""
+    line(textwrap.fill(text, min(shutil.get_terminal_size((100, 24)).columns, 100), break_on_hyphens=False))
 
 
 def note(text: str) -> None:

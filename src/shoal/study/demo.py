@@ -15,7 +15,7 @@ from shoal.study.data import Cohort
 from shoal.study.network import Training
 from shoal.study.score import Estimate, estimate, gain, plain_auc, risks
 from shoal.study.sites import Patients, Site, make_sites
-from shoal.study.ways import Plan, learn
+from shoal.study.ways import Plan, Round, learn
 
 #: said wherever these results are shown
 SIMULATED = "simulated hospitals, real patients' data"
@@ -93,12 +93,13 @@ def run_demo(cohort: Cohort, plan: Plan, out: Path, tell: Callable[[str], None])
         np.concatenate([s.test.y for s in sites]),
     )
     models: dict[str, list[list[Path]]] = {}
+    last_round: dict[str, Round] = {}
     for way, members in (("local", sites), ("federated", sites), ("centralised", [pooled])):
         tell(f"{way}: {len(members)} site{'s' if len(members) > 1 else ''}, {plan.rounds} rounds")
         folder = out / way
         if folder.exists():
             shutil.rmtree(folder)
-        models[way] = learn(way, members, plan, folder)
+        models[way], last_round[way] = learn(way, members, plan, folder)
     tell("onnxruntime: every model of every round on the held-out patients")
     history = {site.name: [files[i] for files in models["local"]] for i, site in enumerate(sites)}
     history["merged"] = [files[0] for files in models["federated"]]
@@ -107,9 +108,6 @@ def run_demo(cohort: Cohort, plan: Plan, out: Path, tell: Callable[[str], None])
     shown_to = {name: pooled.test if name == "pooled" else everyone for name in history}
     curves = {name: [plain_auc(risks(f, shown_to[name]), everyone) for f in files] for name, files in history.items()}
     last = {name: risks(files[-1], shown_to[name]) for name, files in history.items()}
-    merged = history["merged"][-1]
-    files = [str(merged.parent / f"{s.name}.onnx") for s in sites]
-    weights = ",".join(str(len(s.train)) for s in sites)
     return Result(
         cohort=cohort.name,
         question=cohort.question,
@@ -123,8 +121,8 @@ def run_demo(cohort: Cohort, plan: Plan, out: Path, tell: Callable[[str], None])
         rows=_rows(sites, pooled, last, everyone, plan.seed),
         homes=_homes(sites, last, plan.seed),
         curves=curves,
-        merged_file=str(merged),
-        command=f"shoal merge {' '.join(files)} --weights {weights} --method {plan.method} -o merged.onnx",
+        merged_file=str(history["merged"][-1]),
+        command=last_round["federated"].command(plan.method),
     )
 
 

@@ -24,20 +24,59 @@ class Plan:
     training: Training = field(default_factory=Training)
 
 
-#: (files of one round, one per site; samples per site; file to write) -> what each site begins the next round with
-Meeting = Callable[[list[Path], list[int], Path, str], list[Path]]
+@dataclass(frozen=True)
+class Round:
+    """One round's files.
+
+    files    one per site, in the order of the sites
+    samples  training patients of each site
+    begin    what every site began the round with, where all began with the same
+    output   where a merged model goes
+    """
+
+    files: list[Path]
+    samples: list[int]
+    begin: Path
+    output: Path
+
+    def weights(self, method: str) -> list[float] | None:
+        """Weights as the rule takes them: samples, shares of all samples where weights multiply, or none."""
+        from shoal.merge.rules import find
+
+        kind = find(method).weights
+        if kind == "none":
+            return None
+        return [n / sum(self.samples) if kind == "as given" else float(n) for n in self.samples]
+
+    def base(self, method: str) -> Path | None:
+        from shoal.merge.rules import find
+
+        return self.begin if find(method).needs_base else None
+
+    def command(self, method: str) -> str:
+        """The shell line that merges these files as the study did."""
+        weights, base = self.weights(method), self.base(method)
+        words = ["shoal merge", *map(str, self.files)]
+        words += [] if weights is None else [f"--weights {','.join(format(w, '.17g') for w in weights)}"]
+        words += [] if base is None else [f"--base {base}"]
+        return " ".join([*words, f"--method {method}", "-o merged.onnx"])
 
 
-def _alone(files: list[Path], *_: object) -> list[Path]:
-    return files
+#: (round, rule) -> what each site begins the next round with
+Meeting = Callable[[Round, str], list[Path]]
 
 
-def _merged(files: list[Path], samples: list[int], output: Path, method: str) -> list[Path]:
+def _alone(round_: Round, _: str) -> list[Path]:
+    return round_.files
+
+
+def _merged(round_: Round, method: str) -> list[Path]:
     from shoal.merge.files import merge_files
     from shoal.merge.options import MergeOptions
 
-    merge_files(files, output, MergeOptions(weights=samples, method=method))
-    return [output] * len(files)
+    options = MergeOptions(weights=round_.weights(method), method=method)
+    merge_files(round_.files, round_.output, options, base=round_.base(method))
+    return [round_.output] * len(round_.files)
 
 
 #: way -> how a round ends.  "local": every site goes on alone.  "centralised" is "local" with one site that has all
@@ -45,10 +84,10 @@ def _merged(files: list[Path], samples: list[int], output: Path, method: str) ->
 WAYS: dict[str, Meeting] = {"local": _alone, "centralised": _alone, "federated": _merged}
 
 
-def learn(way: str, sites: list[Site], plan: Plan, folder: Path) -> list[list[Path]]:
-    """Train by one of WAYS: for each round, the file that each site ends it with.
+def learn(way: str, sites: list[Site], plan: Plan, folder: Path) -> tuple[list[list[Path]], Round]:
+    """Train by one of WAYS: for each round, the file that each site ends it with; and the last round.
 
-    folder  is made; holds round-NN/SITE.onnx and, where sites meet, round-NN/merged.onnx
+    folder  is made; holds start.onnx, round-NN/SITE.onnx and, where sites meet, round-NN/merged.onnx
     """
     folder.mkdir(parents=True, exist_ok=True)
     columns = sites[0].train.x.shape[1]
@@ -60,10 +99,12 @@ def learn(way: str, sites: list[Site], plan: Plan, folder: Path) -> list[list[Pa
         place.mkdir(exist_ok=True)
         files = [place / f"{site.name}.onnx" for site in sites]
         for index, (site, start, file) in enumerate(zip(sites, now, files, strict=True)):
-            write_onnx(train(read_onnx(start), site.train, plan.training, round_seed(plan.seed, number, index)), file)
-        now = WAYS[way](files, [len(site.train) for site in sites], place / "merged.onnx", plan.method)
+            seed = round_seed(plan.seed, number, index)
+            write_onnx(train(read_onnx(start), site.train, plan.training, seed), file)
+        this = Round(files, [len(site.train) for site in sites], now[0], place / "merged.onnx")
+        now = WAYS[way](this, plan.method)
         history.append(now)
-    return history
+    return history, this
 
 
 def round_seed(seed: int, number: int, index: int) -> int:
