@@ -137,7 +137,7 @@ def test_the_first_bad_number_is_named_and_nothing_is_written(
     with pytest.raises(InputError) as caught:
         shoal.merge_files([*paths[:4], tmp_path / "bad.onnx"], tmp_path / "out.onnx", options, base=base_path)
     assert caught.value.code == "tensor.nonfinite"
-    assert "bad.onnx: tensor small7 has nan at element 20 of 21" in str(caught.value)
+    assert "bad.onnx: tensor small7 has NaN at element 20 of 21" in str(caught.value)
     assert (tmp_path / "out.onnx").read_bytes() == b"old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.onnx", "out.onnx"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -242,7 +243,7 @@ class Engine:
                 stretch, element = locate(item, place)
                 raise source.fault(
                     "tensor.nonfinite",
-                    f"{source.label}: tensor {shown(stretch.tensor.key)} has {array[place]} at element {element} of "
+                    f"{source.label}: tensor {shown(stretch.tensor.key)} has {spelled(array[place])} at element {element} of "
                     f"{stretch.tensor.elements}; expected finite numbers",
                 )
 
@@ -252,9 +253,15 @@ class Engine:
             stretch, element = locate(item, place)
             raise InputError(
                 "merge.overflow",
-                f"tensor {shown(stretch.tensor.key)}: the result at element {element} is {out[place]}, which "
+                f"tensor {shown(stretch.tensor.key)}: the result at element {element} is {spelled(out[place])}, which "
                 f"{out.dtype} cannot hold; expected a finite number",
             )
+
+
+def spelled(number: Any) -> str:
+    """NaN, Inf or -Inf, as people write them."""
+    value = float(number)
+    return "NaN" if math.isnan(value) else ("Inf" if value > 0 else "-Inf")
 
 
 def locate(item: Item, place: int) -> tuple[Stretch, int]:
