@@ -243,8 +243,8 @@ class Engine:
                 stretch, element = locate(item, place)
                 raise source.fault(
                     "tensor.nonfinite",
-                    f"{source.label}: tensor {shown(stretch.tensor.key)} has {spelled(array[place])} at element {element} of "
-                    f"{stretch.tensor.elements}; expected finite numbers",
+                    f"{source.label}: tensor {shown(stretch.tensor.key)} has {spelled(array[place])} at element {element} "
+                    f"of {stretch.tensor.elements}; expected finite numbers",
                 )
 
     def _refuse_overflow(self, item: Item, out: Array) -> None:
