@@ -88,10 +88,10 @@ def test_tiles_and_threads_change_no_bit(
 
 def test_more_models_than_fit_into_the_buffers(files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With room for few models a Gram matrix is put together from parts, and every tile is small."""
-    from shoal.merge import engine
+    from shoal.merge import runs
 
     paths, _, models, _ = files
-    for module in (tiles, engine):
+    for module in (tiles, runs):
         monkeypatch.setattr(module, "STREAM_BYTES_MAX", DIGEST_CHUNK_BYTES + 4 * 65_536 * 8)
     for method in ("mean", "krum", "geometric-median"):
         shoal.merge_files(paths, tmp_path / "out.onnx", shoal.MergeOptions(method=method, threads=4))
