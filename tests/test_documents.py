@@ -101,5 +101,5 @@ def test_links_lead_somewhere() -> None:
 
 def test_make_verbs_of_the_readme_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for verb in set(re.findall(r"`?make ([a-z]+)", README)):
+    for verb in set(re.findall(r"(?:^|`)make ([a-z]+)", README, re.MULTILINE)):
         assert re.search(rf"^{verb}:", makefile, re.MULTILINE), f"the README says make {verb}"
