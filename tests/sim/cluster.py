@@ -23,6 +23,7 @@ from shoal.ledger.store import HardState
 
 KINDS = {b"*": "found", b"+": "add", b"^": "promote", b"-": "remove"}
 NAMES = "abcdefgh"
+DELIVERIES_MAX = 5000  # between two ticks of a healed cluster; real ones need some hundred
 
 
 def members_of(payload: bytes) -> Change | None:
@@ -50,6 +51,8 @@ class Swarm(msgspec.Struct):
     transfers: float
     compactions: float
     reads: float
+    strikes: float
+    bounces: float
     proposals: float
     ticks: float
     rates: tuple[int, ...]
@@ -64,8 +67,9 @@ class Swarm(msgspec.Struct):
 
         nodes = rng.choice((3, 3, 3, 3, 4, 5, 5, 2, 1))
         crashing = r() < 0.6
+        storm = r() < 0.4  # leaders fall as soon as they stand
         options = Options(
-            election_ticks=rng.choice((3, 4, 6)),
+            election_ticks=2 if storm else rng.choice((3, 4, 6)),
             heartbeat_ticks=1,
             pre_vote=r() < 0.7,
             check_quorum=r() < 0.7,
@@ -91,6 +95,8 @@ class Swarm(msgspec.Struct):
             transfers=sometimes(0.3, 0.02),
             compactions=sometimes(0.4, 0.03),
             reads=sometimes(0.3, 0.04),
+            strikes=0.04 if storm else 0.0,
+            bounces=0.04 if crashing and r() < 0.4 else 0.0,
             proposals=rng.choice((0.05, 0.12)),
             ticks=rng.choice((0.15, 0.25, 0.4)),
             rates=tuple(rng.choice((1, 1, 2, 3)) for _ in range(nodes + 2)) if r() < 0.5 else (1,) * (nodes + 2),
@@ -165,6 +171,9 @@ class Cluster:
         table: list[tuple[float, Callable[[], None]]] = [
             (s.crashes, self.crash_one),
             (s.crashes * 3, self.restart_one),
+            (s.strikes, self.strike),
+            (s.strikes, self.restart_one),
+            (s.bounces, self.bounce),
             (s.partitions, self.partition),
             (s.partitions, self.heal),
             (s.changes, self.change),
@@ -311,6 +320,25 @@ class Cluster:
         if self.trace:
             self.trace(f"  {node.name} crashes; disk {shown_disk(node.disk)}")
 
+    def strike(self) -> None:
+        """The leader crashes, or is cut off, and whoever was cut off before is back."""
+        node = self.some_leader()
+        if node is None:
+            return
+        if self.swarm.crashes and self.random() < 0.5:
+            self.crash(node)
+            return
+        self.network.blocked = {(a, b) for a in self.everybody for b in self.everybody if node.id in (a, b)}
+        if self.trace:
+            self.trace(f"  {node.name} is cut off")
+
+    def bounce(self) -> None:
+        """One crashes and is back at once, as under a supervisor."""
+        node = self.tickers[int(self.random() * len(self.tickers))]
+        if node.up:
+            self.crash(node)
+            self.start(node)
+
     def restart_one(self) -> None:
         node = self.tickers[int(self.random() * len(self.tickers))]
         if not node.up:
@@ -403,8 +431,12 @@ class Cluster:
                         self.laws.observe(node, self.nodes)
                         self.laws.ticked(node)
                         self.drain(node)
+            delivered = 0
             while network.flight:
                 self.deliver()
+                delivered += 1
+                if delivered > DELIVERIES_MAX:
+                    raise Violation("liveness", "messages beget messages without end")
             self.stop_the_removed()
             leader = max(self.leaders(), key=lambda n: n.term, default=None)
             if leader is None:
@@ -424,9 +456,23 @@ class Cluster:
             return
         newest = max((n for n in self.nodes.values() if n.up), key=lambda n: n.raft.log.committed).raft
         decided = newest.state.roster.at(newest.log.committed)
-        for node in self.nodes.values():
-            if node.id not in decided and node.id not in newest.configuration:
+        for node in list(self.nodes.values()):
+            if node.id in decided or node.id in newest.configuration:
+                if not node.up:
+                    self.start(node)
+            else:
                 node.up = False
+
+    def check_configurations(self) -> None:
+        """What is in force at a node is what its log says."""
+        for node in self.nodes.values():
+            roster, log = node.raft.state.roster, node.raft.log
+            now = roster.at(log.floor)
+            for entry in log.entries:
+                change = members_of(entry.payload)
+                now = now if change is None else now.after(change)
+            if now != roster.current:
+                raise Violation("configuration", f"{node.name} goes by {roster.current}, its log says {now}")
 
     def everybody_applied(self, leader: Node, index: int) -> bool:
         now = leader.raft.configuration
@@ -469,5 +515,6 @@ def history(seed: int, steps: int, trace: Callable[[str], None] | None = None) -
         for n in range(steps):
             trace(f"step {n}")
             cluster.step()
+    cluster.check_configurations()
     cluster.check_liveness()
     return cluster

@@ -95,6 +95,9 @@ class Invariants:
         if log.committed != node.committed:
             self.decision(node, nodes)
             node.committed = log.committed
+            roster = state.roster
+            if state.role == Role.LEADER and node.id not in roster.current and roster.last_change <= log.committed:
+                raise Violation("removed leads", f"{node.name} leads although its removal is decided")
         if state.role != node.role or state.term != node.term:
             if state.role == Role.LEADER:
                 self.leadership(node)

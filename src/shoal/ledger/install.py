@@ -62,6 +62,8 @@ def send_chunk(state: State, peer: PeerId, progress: Progress) -> None:
     """The chunk from where the peer is; one is on its way at a time."""
     if state.snapshot is None or state.snapshot_head is None or progress.waiting:
         return
+    if progress.installs != state.snapshot.index:  # compacted again meanwhile: the newer one, from its start
+        progress.installs, progress.offset = state.snapshot.index, 0
     data = state.snapshot.state[progress.offset : progress.offset + state.options.chunk_bytes]
     progress.waiting = True
     state.outbox.append(

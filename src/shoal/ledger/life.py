@@ -73,7 +73,7 @@ def on_hello(state: State, m: Hello) -> None:
             accuse(state, m)
             progress.match = m.last_index
         progress.generation = m.generation
-        progress.probe(m.last_index + 1)
+        progress.probe(min(m.last_index, state.log.last) + 1)
         state.flush = True
 
 

@@ -27,6 +27,7 @@ class Progress:
         "commit_sent",
         "generation",
         "in_flight",
+        "installs",
         "match",
         "next",
         "offset",
@@ -43,6 +44,7 @@ class Progress:
         self.waiting = False  # PROBE, INSTALL: something was sent and not answered
         self.in_flight: deque[int] = deque()  # REPLICATE: last index of each append without an answer
         self.offset = 0  # INSTALL: bytes the peer has
+        self.installs = 0  # INSTALL: index of the snapshot that `offset` counts in
         self.beat = 0
         self.commit_sent = 0
         self.active = False

@@ -101,9 +101,7 @@ def on_rejected(state: State, m: Appended, progress: Progress) -> None:
         state.refuse("forgot-entries")
         life.accuse(state, m)
         progress.match = m.hint_index
-    next_index = m.hint_index + 1
-    if m.hint_term > 0:
-        next_index = log.last_with_term_at_most(m.hint_index, m.hint_term) + 1
+    next_index = log.last_with_term_at_most(m.hint_index, m.hint_term) + 1
     if progress.rejected(m.index, next_index):
         send_append(state, m.sender, progress, even_empty=True)
 

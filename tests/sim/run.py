@@ -1,0 +1,122 @@
+"""Run histories from the command line: `make sim SEED=7`, `make sim SEEDS=5000 STEPS=500`, `make sim MUTATE=all`.
+
+One seed with its whole history, many seeds in two processes, or mutations until each is caught.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterable
+
+from cluster import history
+from invariants import Violation
+from mutations import MUTATIONS, mutated, search
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+HISTORY_SHOWN = 400  # lines of a failing history; all of it with SEED=
+
+
+def failure(seed: int, steps: int) -> str:
+    """ "" if the seed's history holds; else the seed, what broke, the end of its history, and how to see it again."""
+    try:
+        history(seed, steps)
+    except Exception as error:
+        lines: list[str] = []
+        try:
+            history(seed, steps, lines.append)
+        except Exception as again:
+            same = repr(again) == repr(error)
+            lines.append(f"{type(again).__name__}: {again}{'' if same else ' (the replay differs!)'}")
+        cut = [f"... {len(lines) - HISTORY_SHOWN} lines before"] if len(lines) > HISTORY_SHOWN else []
+        again = f"again, from its start: make sim SEED={seed} STEPS={steps}"
+        return "\n".join([f"seed {seed} fails", *cut, *lines[-HISTORY_SHOWN:], f"seed {seed}: {error}", again])
+    return ""
+
+
+def batch(job: tuple[int, int, int]) -> str:
+    """First failure among the seeds first .. first + count - 1, or ""."""
+    first, count, steps = job
+    return next(filter(None, (failure(seed, steps) for seed in range(first, first + count))), "")
+
+
+def many(first: int, seeds: int, steps: int, processes: int, size: int = 50) -> Iterable[str]:
+    """The result of each batch, as it comes."""
+    jobs = [(at, min(size, first + seeds - at), steps) for at in range(first, first + seeds, size)]
+    if processes < 2:
+        yield from map(batch, jobs)
+        return
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        yield from pool.imap(batch, jobs)
+
+
+def show(seed: int, steps: int, mutation: str | None) -> int:
+    """Print one history as it happens."""
+    try:
+        if mutation:
+            with mutated(mutation):
+                history(seed, steps, print)
+        else:
+            history(seed, steps, print)
+    except Violation as found:
+        print(f"seed {seed}: {found}")
+        return 1
+    print(f"seed {seed}: every invariant held for {steps} steps, and the healed cluster went on")
+    return 0
+
+
+def sweep(first: int, seeds: int, steps: int, processes: int) -> int:
+    console = Console(stderr=True)
+    start = time.monotonic()
+    size = 50
+    for found in track(many(first, seeds, steps, processes, size), "histories", -(-seeds // size), console=console):
+        if found:
+            print(found)
+            return 1
+    print(f"{seeds} seeds of {steps} steps: every invariant held ({time.monotonic() - start:.1f} s)")
+    return 0
+
+
+def hunt(job: tuple[str, int, int]) -> tuple[str, int, str]:
+    name, seeds, steps = job
+    return (name, *search(name, seeds, steps))
+
+
+def hunts(names: list[str], seeds: int, steps: int, processes: int) -> int:
+    """Print the table of mutations; 1 if one was not caught."""
+    table = Table("mutation", "rule that is off", "seeds until caught", "caught by")
+    missed = 0
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        jobs = [(name, seeds, steps) for name in names]
+        for name, tried, caught in track(pool.imap(hunt, jobs), "mutations", len(jobs), console=Console(stderr=True)):
+            missed += not caught
+            table.add_row(
+                name, MUTATIONS[name][0], str(tried) if caught else f"none in {tried}", caught or "NOT CAUGHT"
+            )
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    return 1 if missed else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, help="print this one history")
+    parser.add_argument("--seeds", type=int, help="how many histories (default 2000; for mutations 5000 at most each)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first seed")
+    parser.add_argument("--steps", type=int, default=500, help="events in a history")
+    parser.add_argument("--mutate", choices=["all", *MUTATIONS], help="switch off one rule, or each in turn")
+    parser.add_argument("--processes", type=int, default=2)
+    a = parser.parse_args()
+    if a.seed is not None:
+        return show(a.seed, a.steps, a.mutate)
+    if a.mutate:
+        names = list(MUTATIONS) if a.mutate == "all" else [a.mutate]
+        return hunts(names, a.seeds or 5000, a.steps, a.processes)
+    return sweep(a.first, a.seeds or 2000, a.steps, a.processes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
