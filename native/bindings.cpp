@@ -40,11 +40,24 @@ char* writable(py::array& x, DType dtype, int64_t length) {
     return const_cast<char*>(readable(x, dtype, length));
 }
 
+bool apart(const char* out, int64_t out_bytes, const char* in, int64_t in_bytes) {
+    const auto a = reinterpret_cast<uintptr_t>(out), b = reinterpret_cast<uintptr_t>(in);
+    return a + uintptr_t(out_bytes) <= b || b + uintptr_t(in_bytes) <= a;
+}
+
 // out may be an input, but must not overlap one in any other way.
 void check_overlap(const char* out, int64_t out_bytes, const char* in, int64_t in_bytes, bool same_allowed) {
-    const auto a = reinterpret_cast<uintptr_t>(out), b = reinterpret_cast<uintptr_t>(in);
-    check((same_allowed && a == b) || a + uintptr_t(out_bytes) <= b || b + uintptr_t(in_bytes) <= a,
-          "out must not overlap an input");
+    check((same_allowed && out == in) || apart(out, out_bytes, in, in_bytes), "out must not overlap an input");
+}
+
+int64_t first_overlap(const py::array& out, const std::vector<py::array>& inputs) {
+    const char* to = static_cast<const char*>(out.data());
+    for (size_t i = 0; i < inputs.size(); i++) {
+        const char* from = static_cast<const char*>(inputs[i].data());
+        const bool same = to == from && out.itemsize() == inputs[i].itemsize() && out.dtype().equal(inputs[i].dtype());
+        if (!same && !apart(to, out.nbytes(), from, inputs[i].nbytes())) return int64_t(i);
+    }
+    return -1;
 }
 
 const double* doubles(const Doubles& x, int64_t count) {
@@ -71,7 +84,7 @@ struct Inputs {
     Inputs(const std::vector<py::array>& inputs, int code, py::array& out, int threads)
         : Inputs(inputs, code, threads) {
         arrays.out = writable(out, arrays.dtype, arrays.length);
-        for (const char* in : pointers) apart(in, true);
+        for (const char* in : pointers) check_apart(in);
     }
 
     Inputs(const Inputs&) = delete;
@@ -79,13 +92,13 @@ struct Inputs {
     const char* another(const std::optional<py::array>& x) const {
         if (!x) return nullptr;
         const char* data = readable(*x, arrays.dtype, arrays.length);
-        if (arrays.out) apart(data, true);
+        if (arrays.out) check_apart(data);
         return data;
     }
 
-    void apart(const char* in, bool same_allowed) const {
+    void check_apart(const char* in) const {
         const int64_t bytes = arrays.length * size_of(arrays.dtype);
-        check_overlap(arrays.out, bytes, in, bytes, same_allowed);
+        check_overlap(arrays.out, bytes, in, bytes, true);
     }
 };
 
@@ -213,6 +226,7 @@ PYBIND11_MODULE(_native, m) {
     m.def("scaled_add", bind_scaled_add);
     m.def("copy", bind_copy);
     m.def("run_rule", bind_run_rule);
+    m.def("first_overlap", first_overlap);
     m.def("thread_count", default_threads);
     m.def("level", [] { return level().name; });
     m.def("use_level", [](const std::string& name) { use_level(name.c_str()); });

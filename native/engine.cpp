@@ -66,9 +66,14 @@ bool run_columns(Kernel kernel, const Call& call, const Arrays& a, int64_t rows)
     return run(kernel, call, Cut(a.length, piece, a.out, size), a.threads, a.length * size * (rows + 1));
 }
 
-double sum_of(const double* x, int64_t count) {
-    double total = 0;
-    for (int64_t i = 0; i < count; i++) total += x[i];
+Total total_of(const std::vector<double>& weights) {
+    FloatMode mode;
+    Total total;
+    for (const double w : weights) {
+        const double s = total.sum + w, t = s - total.sum;
+        total.rest += (total.sum - (s - t)) + (w - t);
+        total.sum = s;
+    }
     return total;
 }
 
@@ -78,7 +83,7 @@ std::vector<double> scaled(const double* weights, int64_t count) {
     std::vector<double> w(weights, weights + count);
     int exponent;
     for (int pass = 0; pass < 2; pass++) {
-        std::frexp(pass ? sum_of(w.data(), count) : *std::max_element(w.begin(), w.end()), &exponent);
+        std::frexp(pass ? total_of(w).sum : *std::max_element(w.begin(), w.end()), &exponent);
         for (double& x : w) x = std::ldexp(x, -exponent);
     }
     return w;
@@ -97,7 +102,7 @@ bool weighted_mean(const Arrays& a, const double* weights) {
     const auto w = scaled(weights, a.count);
     Call call = call_of(a);
     call.weights = w.data();
-    call.total = sum_of(w.data(), a.count);
+    call.total = total_of(w);
     return run_columns(level().weighted_mean[a.dtype], call, a, a.count);
 }
 
@@ -113,7 +118,7 @@ bool median(const Arrays& a, const double* weights) {
     if (!weights) return ordered(level().median[a.dtype], call, a, (a.count - 1) / 2, a.count / 2 + 1);
     const auto w = scaled(weights, a.count);
     call.weights = w.data();
-    call.total = sum_of(w.data(), a.count);
+    call.total = total_of(w);
     return ordered(level().weighted_median[a.dtype], call, a, 0, a.count);
 }
 
@@ -123,7 +128,7 @@ bool trimmed_mean(const Arrays& a, const double* weights, int64_t trim) {
     Call call = call_of(a);
     call.weights = w.data();
     call.keep = trim;
-    call.total = double(a.count - 2 * trim);
+    call.total = {double(a.count - 2 * trim), 0};
     return ordered((weights ? table.weighted_trimmed_mean : table.trimmed_mean)[a.dtype], call, a, trim,
                    a.count - trim);
 }

@@ -28,13 +28,18 @@ struct Statistics {
     int64_t bad, first;
 };
 
+// A sum in double-double.
+struct Total {
+    double sum = 0, rest = 0;
+};
+
 // Arguments of one call.  Arrays need no alignment.  `out` may be one of `inputs`.
 struct Call {
     const char* const* inputs;        // [count] arrays of one dtype
     int64_t count;                    // N >= 1
     const char* base = nullptr;       // array like an input, or null
     const double* weights = nullptr;  // [count]
-    double total = 0;                 // sum of the weights, in order
+    Total total = {};                 // of the weights, in order
     char* out = nullptr;
     int64_t keep = 0;             // trimmed mean: how many to drop at each end; mean around median: how many to keep
     const Step* steps = nullptr;  // merges the sorted groups of GROUP inputs

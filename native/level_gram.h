@@ -13,17 +13,26 @@ INLINE double lanes_sum(const double* s) {
     return sum == sum ? sum : __builtin_nan("");
 }
 
+// The next tile of the rows of a diagonal block: asked for while this one is multiplied.
+struct Ahead {
+    const char* const* rows;  // null: nothing to ask for
+    int64_t at;               // bytes
+    int size;                 // of an element
+};
+
 // sums[a * stride + b] += rows[a] * columns[b] over `length` doubles (a multiple of GRAM_LANES).
 // EXACT: products are exact in double, so that a fused multiply-add gives the same bits.
 template <int A, int B, bool DIAGONAL, bool EXACT>
 INLINE void pair_block(const double* rows, const double* columns, int64_t row_stride, int64_t length, double* sums,
-                       int64_t stride) {
+                       int64_t stride, const Ahead& ahead) {
     for (int part = 0; part < PARTS; part++) {
         vd sum[A][B];
         for (int a = 0; a < A; a++)
             for (int b = DIAGONAL ? a : 0; b < B; b++)
                 sum[a][b] = load<vd>(sums + (a * stride + b) * GRAM_LANES + part * LD);
         for (int64_t k = part * LD; k < length; k += GRAM_LANES) {
+            if (DIAGONAL && part == 0 && ahead.rows && (k * ahead.size) % 64 == 0)
+                for (int a = 0; a < A; a++) __builtin_prefetch(ahead.rows[a] + ahead.at + k * ahead.size, 0, 2);
             vd y[B];
             for (int b = 0; b < B; b++) y[b] = load<vd>(columns + b * row_stride + k);
             for (int a = 0; a < A; a++) {
@@ -50,12 +59,12 @@ INLINE void pair_block(const double* rows, const double* columns, int64_t row_st
     }
 }
 
-using PairBlock = void (*)(const double*, const double*, int64_t, int64_t, double*, int64_t);
+using PairBlock = void (*)(const double*, const double*, int64_t, int64_t, double*, int64_t, const Ahead&);
 
 template <int A, int B, bool DIAGONAL, bool EXACT>
 void run_pair_block(const double* rows, const double* columns, int64_t row_stride, int64_t length, double* sums,
-                    int64_t stride) {
-    pair_block<A, B, DIAGONAL, EXACT>(rows, columns, row_stride, length, sums, stride);
+                    int64_t stride, const Ahead& ahead) {
+    pair_block<A, B, DIAGONAL, EXACT>(rows, columns, row_stride, length, sums, stride, ahead);
 }
 
 template <bool EXACT>
@@ -109,8 +118,9 @@ void gram_block(const Call& c, int64_t begin, int64_t end, char* scratch) {
         for (int64_t i = 0; i < n; i += SIDE)
             for (int64_t j = i; j < n; j += SIDE) {
                 const int64_t a = n - i < SIDE ? n - i : SIDE, b = n - j < SIDE ? n - j : SIDE;
-                pick_pair_block<EXACT>(a, b, i == j)(wide + i * stride, wide + j * stride, stride, full,
-                                                     sums + (i * n + j) * GRAM_LANES, n);
+                pick_pair_block<EXACT>(a, b, i == j)(
+                    wide + i * stride, wide + j * stride, stride, full, sums + (i * n + j) * GRAM_LANES, n,
+                    {k + 2 * tile <= end ? c.inputs + i : nullptr, (k + tile) * T::SIZE, T::SIZE});
             }
     }
     double* found = c.gram + begin / GRAM_BLOCK * n * n;

@@ -60,13 +60,15 @@ struct WideSum {
 
 // One coordinate of reference._mean_rows, whatever its values.
 [[gnu::noinline]] double wide_mean_one(const double* x, const double* w, int64_t count) {
-    double largest = 0, total = 0, plain = x[0] * w[0];
+    double largest = 0, total = 0, total_rest = 0, plain = x[0] * w[0];
     bool finite = true;
     for (int64_t i = 0; i < count; i++) {
         double size = __builtin_fabs(x[i]);
         largest = size > largest ? size : largest;
         finite &= size < __builtin_inf();
-        total += w[i];
+        double lost;
+        total = two_sum(total, w[i], lost);
+        total_rest += lost;
         if (i) plain += x[i] * w[i];
     }
     if (!finite || largest == 0) return plain / total;
@@ -79,7 +81,7 @@ struct WideSum {
     double rest;
     double hi = two_sum(sum.hi, sum.lo, rest);
     double quotient = hi / total, p = quotient * total, error = __builtin_fma(quotient, total, -p);
-    return (quotient + (((hi - p) - error) + rest) / total) * (1 / scale);
+    return (quotient + ((((hi - p) - error) + rest) - quotient * total_rest) / total) * (1 / scale);
 }
 
 [[gnu::noinline]] vd wide_mean_careful(const char* const* rows, int64_t count, int64_t at, const double* w) {
@@ -92,7 +94,7 @@ struct WideSum {
 }
 
 template <int U>
-INLINE void wide_mean_block(const char* const* rows, int64_t count, int64_t at, const double* w, double total,
+INLINE void wide_mean_block(const char* const* rows, int64_t count, int64_t at, const double* w, Total total,
                             vd* mean) {
     vd hi[U], lo[U], largest[U];
     vl exact[U];
@@ -114,11 +116,12 @@ INLINE void wide_mean_block(const char* const* rows, int64_t count, int64_t at, 
             lo[u] = lo[u] + (t + error);
         }
     }
-    const vd totals = all(total);
+    const vd totals = all(total.sum);
     for (int u = 0; u < U; u++) {
         vd rest, sum = two_sum(hi[u], lo[u], rest);
         vd quotient = sum / totals, p = quotient * totals;
-        vd wide = quotient + (((sum - p) - product_error(quotient, totals, p)) + rest) / totals;
+        vd wide =
+            quotient + ((((sum - p) - product_error(quotient, totals, p)) + rest) - quotient * total.rest) / totals;
         vl zero = largest[u] == vd{};
         vl plain = ((largest[u] >= TINY_ROW) & (largest[u] < HUGE_ROW) & (hi[u] - hi[u] == vd{}) & exact[u] &
                     exact_products(quotient, totals, p)) |
@@ -132,7 +135,7 @@ INLINE void wide_mean_block(const char* const* rows, int64_t count, int64_t at, 
 // --- weighted mean -------------------------------------------------------------------------------------------------
 
 template <class T, int U>
-INLINE void mean_block(const char* const* rows, int64_t count, int64_t at, const double* w, double total, vd* mean) {
+INLINE void mean_block(const char* const* rows, int64_t count, int64_t at, const double* w, Total total, vd* mean) {
     constexpr int STEP = LD * T::SIZE;
     if constexpr (T::TYPE == F64) {
         wide_mean_block<U>(rows, count, at, w, total, mean);
@@ -144,7 +147,7 @@ INLINE void mean_block(const char* const* rows, int64_t count, int64_t at, const
             vd weight = all(w[i]);
             for (int u = 0; u < U; u++) sum[u] += weight * widen<T>(row + u * STEP);
         }
-        for (int u = 0; u < U; u++) mean[u] = sum[u] / all(total);
+        for (int u = 0; u < U; u++) mean[u] = sum[u] / all(total.sum);
     }
 }
 
@@ -175,7 +178,7 @@ INLINE void for_blocks(const char* const* rows, int64_t count, char* out, int ou
 INLINE bool clean(vd seen) { return !any(seen != seen); }
 
 template <class T, bool PAST>
-bool mean_rows(const char* const* rows, int64_t count, const double* w, double total, char* out, int64_t begin,
+bool mean_rows(const char* const* rows, int64_t count, const double* w, Total total, char* out, int64_t begin,
                int64_t end, char* scratch) {
     vd seen{};
     for_blocks<T, T::TYPE == F64 ? 4 : 8>(rows, count, out, T::SIZE, begin, end, scratch,

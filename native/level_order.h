@@ -140,7 +140,7 @@ bool trimmed_tiles(const Call& c, int64_t begin, int64_t end, char* scratch) {
     return finite;
 }
 
-// weights are ones, total is how many are left
+// weights are ones, the total is how many are left
 template <class T>
 bool trimmed_mean(const Call& c, int64_t begin, int64_t end, char* scratch) {
     const bool past = c.stream && aligned(c.out + begin * T::SIZE);
@@ -210,10 +210,10 @@ template <class T>
 INLINE vd value_of(vl packed) {
     vih key = __builtin_convertvector(bits_as<vl>(bits_as<vul>(packed) >> 32), vih);
     if constexpr (T::TYPE == F32) {
-        return __builtin_convertvector(bits_as<vfh>(half_key_of(key, INT32_MAX)), vd);
+        return to_double(bits_as<vfh>(half_key_of(key, INT32_MAX)));
     } else {
         vih bits = half_key_of(key, INT16_MAX);
-        return __builtin_convertvector(float_of(T{}, bits_as<vsq>(__builtin_convertvector(bits, vsh))), vd);
+        return to_double(float_of(T{}, bits_as<vsq>(__builtin_convertvector(bits, vsh))));
     }
 }
 template <class T>
@@ -231,10 +231,10 @@ INLINE vd weighted_middle(const Call& c, const V* column) {
     for (int64_t r = 0; r < c.count; r++) {
         vd x = value_of<T>(column[r * W]);
         reached += lookup(c.weights, index_of(column[r * W]));
-        vl here = (2 * reached >= c.total) & ~done;
+        vl here = (2 * reached >= c.total.sum) & ~done;
         high = next | here ? x : high;
         low = here ? x : low;
-        next = here & (2 * reached == c.total);
+        next = here & (2 * reached == c.total.sum);
         done |= here;
     }
     if constexpr (T::TYPE == F64) return middle_of(low, high);

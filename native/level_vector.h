@@ -151,6 +151,27 @@ INLINE vfh float_of(Float16, vsq h) {
 
 INLINE vfh float_of(Bfloat16, vsq h) { return bits_as<vfh>(__builtin_convertvector(h, vuh) << 16); }
 
+// GCC 12 does __builtin_convertvector between float and double in halves.
+INLINE vd to_double(vfh x) {
+#if defined(__AVX512F__)
+    return _mm512_cvtps_pd(x);
+#elif defined(__AVX2__)
+    return _mm256_cvtps_pd(x);
+#else
+    return __builtin_convertvector(x, vd);
+#endif
+}
+
+INLINE vfh to_float(vd x) {
+#if defined(__AVX512F__)
+    return _mm512_cvtpd_ps(x);
+#elif defined(__AVX2__)
+    return _mm256_cvtpd_ps(x);
+#else
+    return __builtin_convertvector(x, vfh);
+#endif
+}
+
 INLINE vfh one_nan(vfh x) {
     vih bits = bits_as<vih>(x);
     return bits_as<vfh>(x == x ? bits : vih{} + Float32::QUIET);
@@ -190,8 +211,8 @@ INLINE vfh to_odd(vd x) {
     __m256i bits = _mm256_castps_si256(cut);
     return _mm256_castsi256_ps(_mm256_mask_or_epi32(bits, lost, bits, _mm256_set1_epi32(1)));
 #else
-    vfh near = __builtin_convertvector(x, vfh);
-    vd wide = __builtin_convertvector(near, vd);
+    vfh near = to_float(x);
+    vd wide = to_double(near);
     vih away = __builtin_convertvector(magnitude(wide) > magnitude(x), vih);
     vih lost = __builtin_convertvector((wide != x) & (x == x), vih);
     return bits_as<vfh>((bits_as<vih>(near) + away) | (lost & 1));
@@ -203,9 +224,9 @@ INLINE vd widen(const char* from) {
     if constexpr (T::TYPE == F64) {
         return load<vd>(from);
     } else if constexpr (T::TYPE == F32) {
-        return __builtin_convertvector(load<vfh>(from), vd);
+        return to_double(load<vfh>(from));
     } else {
-        return __builtin_convertvector(float_of(T{}, load<vsq>(from)), vd);
+        return to_double(float_of(T{}, load<vsq>(from)));
     }
 }
 
@@ -215,7 +236,7 @@ INLINE void narrow(char* to, vd x) {
     if constexpr (T::TYPE == F64) {
         put<PAST>(to, x == x ? bits_as<vl>(x) : vl{} + Float64::QUIET);
     } else if constexpr (T::TYPE == F32) {
-        put<PAST>(to, one_nan(__builtin_convertvector(x, vfh)));
+        put<PAST>(to, one_nan(to_float(x)));
     } else {
         put<PAST>(to, nearest(T{}, one_nan(to_odd(x))));
     }

@@ -32,23 +32,15 @@ def sample(rng: np.random.Generator, dtype: np.dtype[Any], length: int, kind: st
     if kind == "plain":
         return (rng.standard_normal(length) * 0.05).astype(dtype)
     if kind == "bits":
-        return rng.integers(0, 1 << (8 * dtype.itemsize - 1), length, np.uint64).astype(whole).view(dtype) * rng.choice(
-            np.array([1, -1], dtype), length
-        )
+        return np.frombuffer(rng.bytes(length * dtype.itemsize), whole).view(dtype)
     if kind == "specials":
         return rng.choice(specials(dtype).view(whole), length).view(dtype)
     if kind == "ties":
         return rng.choice(np.array([-1.5, -0.0, 0.0, 1.0, 1.0078125], dtype).view(whole), length).view(dtype)
-    limit = ml_finfo_max(dtype)
+    smallest, largest = (float(specials(dtype)[i]) for i in (2, 14))
     if kind == "tiny":
-        step = specials(dtype)[2]
-        return (rng.integers(-40, 40, length).astype(np.float64) * float(step)).astype(dtype)
-    return (rng.uniform(-1, 1, length) * limit).astype(dtype)
-
-
-def ml_finfo_max(dtype: np.dtype[Any]) -> float:
-    finite = specials(dtype).astype(np.float64)
-    return float(finite[np.isfinite(finite)].max())
+        return (rng.integers(-40, 40, length) * smallest).astype(dtype)
+    return (rng.uniform(-1, 1, length) * largest).astype(dtype)
 
 
 KINDS = ("plain", "bits", "specials", "ties", "tiny", "huge")

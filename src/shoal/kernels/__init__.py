@@ -1,1 +1,1 @@
-"""Arrays in, arrays out.  ``reference`` defines right, ``dispatch`` runs the native code, ``custom`` the users' rules."""
+"""Arrays in, arrays out.  ``reference`` defines right, ``dispatch`` runs native code, ``custom`` users' rules."""

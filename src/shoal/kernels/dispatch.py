@@ -1,9 +1,9 @@
 """The kernels as the rest of Shoal calls them: arguments are checked here, the native code does the work.
 
 The contract of each function stands in `reference`; here one keyword more: ``threads`` (0: as many as SHOAL_THREADS or
-the machine allows; the bits do not depend on it).  Arrays are numpy's, of one dtype out of `reference.DTYPES`, in native
-byte order, 1-D, contiguous, of one length; addresses need no alignment.  ``out`` may be one of the inputs, but not
-overlap one in part.  The GIL is released; calls from several Python threads run side by side.
+the machine allows; the bits do not depend on it).  Arrays are numpy's, of one dtype out of `reference.DTYPES`, in
+native byte order, 1-D, contiguous, of one length; addresses need no alignment.  ``out`` may be one of the inputs, but
+not overlap one in part.  The GIL is released; calls from several Python threads run side by side.
 
 Environment: SHOAL_LEVEL (portable, avx2, avx512) forces an instruction set, SHOAL_THREADS a number of threads.
 
@@ -58,7 +58,8 @@ def thread_count() -> int:
         raise MachineError("machine.threads", f"SHOAL_THREADS: {shown(str(error))}") from None
 
 
-def _threads(threads: int) -> int:
+def checked_threads(threads: int) -> int:
+    """The number of threads to use; also settles the level."""
     level()
     if threads < 0:
         raise ArgumentError("threads.value", f"threads is {threads}; expected 0 (default) or more")
@@ -94,7 +95,9 @@ def _checked(arrays: Sequence[Array], names: Sequence[str] | None = None) -> int
         elif found != code:
             raise ArgumentError("array.dtype", f"{what} is {x.dtype}; expected {first.dtype} as the first array")
         elif len(x) != len(first):
-            raise ArgumentError("array.length", f"{what} has {len(x)} elements; expected {len(first)} as the first array")
+            raise ArgumentError(
+                "array.length", f"{what} has {len(x)} elements; expected {len(first)} as the first array"
+            )
     return code
 
 
@@ -107,11 +110,11 @@ def _check_out(out: Array, arrays: Sequence[Array], same_dtype: bool = True) -> 
         raise ArgumentError("array.length", f"out has {len(out)} elements; expected {len(first)} as the inputs")
     if not out.flags.writeable:
         raise ArgumentError("array.readonly", "out is read-only; expected a writable array")
-    start, stop = out.ctypes.data, out.ctypes.data + out.nbytes
-    for i, x in enumerate(arrays):
-        address = x.ctypes.data
-        if address < stop and start < address + x.nbytes and (address, x.dtype) != (start, out.dtype):
-            raise ArgumentError("array.overlap", f"out overlaps input {i} in part; expected the same array, or apart")
+    overlapping = _native.first_overlap(out, arrays)
+    if overlapping >= 0:
+        raise ArgumentError(
+            "array.overlap", f"out overlaps input {overlapping} in part; expected the same array, or apart"
+        )
     return code
 
 
@@ -121,7 +124,9 @@ def _numbers(values: Sequence[float] | Float64s, count: int, what: str) -> Float
     except (TypeError, ValueError):
         raise ArgumentError("weights.type", f"{what} are not numbers; expected {count} finite numbers") from None
     if numbers.shape != (count,):
-        raise ArgumentError("weights.count", f"{what} have shape {numbers.shape}; expected one for each of {count} inputs")
+        raise ArgumentError(
+            "weights.count", f"{what} have shape {numbers.shape}; expected one for each of {count} inputs"
+        )
     if not np.isfinite(numbers).all():
         raise ArgumentError("weights.value", f"{what} hold NaN or Inf; expected finite numbers")
     return numbers
@@ -134,10 +139,17 @@ def _weights(weights: Sequence[float] | Float64s, count: int) -> Float64s:
     return numbers
 
 
+def checked_call(inputs: Sequence[Array], weights: Sequence[float], out: Array) -> tuple[int, Float64s]:
+    """(dtype code, weights) of a call whose arrays agree; for `custom`."""
+    code = _checked(inputs)
+    _check_out(out, inputs)
+    return code, _weights(weights, len(inputs))
+
+
 def weighted_mean(inputs: Sequence[Array], weights: Sequence[float], out: Array, *, threads: int = 0) -> bool:
     code = _checked(inputs)
     _check_out(out, inputs)
-    return _native.weighted_mean(inputs, code, _weights(weights, len(inputs)), out, _threads(threads))
+    return _native.weighted_mean(inputs, code, _weights(weights, len(inputs)), out, checked_threads(threads))
 
 
 def combine(
@@ -148,14 +160,14 @@ def combine(
         _checked([inputs[0], base], ["input 0", "base"])
     _check_out(out, [*inputs] if base is None else [*inputs, base])
     numbers = _numbers(coefficients, len(inputs), "coefficients")
-    return _native.combine(base, inputs, code, numbers, out, _threads(threads))
+    return _native.combine(base, inputs, code, numbers, out, checked_threads(threads))
 
 
 def median(inputs: Sequence[Array], weights: Sequence[float] | None, out: Array, *, threads: int = 0) -> bool:
     code = _checked(inputs)
     _check_out(out, inputs)
     numbers = None if weights is None else _weights(weights, len(inputs))
-    return _native.median(inputs, code, numbers, out, _threads(threads))
+    return _native.median(inputs, code, numbers, out, checked_threads(threads))
 
 
 def trimmed_mean(
@@ -166,7 +178,7 @@ def trimmed_mean(
     numbers = None if weights is None else _weights(weights, len(inputs))
     if not 0 <= 2 * trim < len(inputs):
         raise ArgumentError("trim.value", f"trim is {trim}; expected 0 <= 2*trim < {len(inputs)} inputs")
-    return _native.trimmed_mean(inputs, code, numbers, trim, out, _threads(threads))
+    return _native.trimmed_mean(inputs, code, numbers, trim, out, checked_threads(threads))
 
 
 def mean_around_median(inputs: Sequence[Array], keep: int, out: Array, *, threads: int = 0) -> bool:
@@ -174,23 +186,23 @@ def mean_around_median(inputs: Sequence[Array], keep: int, out: Array, *, thread
     _check_out(out, inputs)
     if not 1 <= keep <= len(inputs):
         raise ArgumentError("keep.value", f"keep is {keep}; expected 1 to {len(inputs)}, the number of inputs")
-    return _native.mean_around_median(inputs, code, keep, out, _threads(threads))
+    return _native.mean_around_median(inputs, code, keep, out, checked_threads(threads))
 
 
 def gram(inputs: Sequence[Array], base: Array | None = None, *, threads: int = 0) -> npt.NDArray[np.float64]:
     code = _checked(inputs)
     if base is not None:
         _checked([inputs[0], base], ["input 0", "base"])
-    return _native.gram(inputs, code, base, _threads(threads))
+    return _native.gram(inputs, code, base, checked_threads(threads))
 
 
 def stats(x: Array, *, threads: int = 0) -> tuple[float, float, int, int]:
-    return _native.stats(x, _checked([x]), _threads(threads))
+    return _native.stats(x, _checked([x]), checked_threads(threads))
 
 
 def convert(x: Array, out: Array, *, threads: int = 0) -> None:
     code = _checked([x])
-    _native.convert(x, code, out, _check_out(out, [x], same_dtype=False), _threads(threads))
+    _native.convert(x, code, out, _check_out(out, [x], same_dtype=False), checked_threads(threads))
 
 
 def scaled_add(y: Array, scale: float, x: Array, out: Array, *, threads: int = 0) -> bool:
@@ -198,11 +210,11 @@ def scaled_add(y: Array, scale: float, x: Array, out: Array, *, threads: int = 0
     _check_out(out, [y, x])
     if not math.isfinite(scale):
         raise ArgumentError("scale.value", f"scale is {scale}; expected a finite number")
-    return _native.scaled_add(y, scale, x, code, out, _threads(threads))
+    return _native.scaled_add(y, scale, x, code, out, checked_threads(threads))
 
 
 def copy(x: Array, out: Array, *, threads: int = 0) -> None:
     """out = x, bytes as they are: what memory allows, and the measure of the others."""
     _checked([x])
     _check_out(out, [x])
-    _native.copy(x, out, _threads(threads))
+    _native.copy(x, out, checked_threads(threads))

@@ -2,18 +2,19 @@
 
 Common to all functions below:
 
-inputs     sequence of N >= 1 arrays, 1-D, C-contiguous, one length n, one dtype out of float64, float32, float16, bfloat16
-weights    N float64, finite, > 0 (models of weight 0 are left out by the caller); scaled to their sum by `scaled_weights`
+inputs     sequence of N >= 1 arrays, 1-D, C-contiguous, one length n, one dtype out of float64, float32, float16 and
+           bfloat16
+weights    N float64, finite, > 0 (the caller leaves out models of weight 0); scaled to their sum by `scaled_weights`
 out        array of the same length and dtype, may be one of the inputs
 returns    bool: True if every number read was finite
 
 Arithmetic.  Inputs are widened to float64 (exact), sums start with the first term and run in the order of ``inputs``,
-products and sums are rounded separately (no fused multiply-add), and the result is rounded once, to nearest even, into the dtype of ``out``; denormals
-are kept.  For float64 the sum is carried in double-double (Dekker 1971; Knuth TAOCP 2, 4.2.2), so that it too is wider
-than its inputs.
+products and sums are rounded separately (no fused multiply-add), and the result is rounded once, to nearest even, into
+the dtype of ``out``; denormals are kept.  For float64 the sum is carried in double-double (Dekker 1971; Knuth TAOCP 2,
+4.2.2), so that it too is wider than its inputs.
 
-Order.  The order statistics sort by IEEE 754-2019 section 5.10 totalOrder: -NaN < -inf < ... < -0 < +0 < ... < +inf < NaN.
-So a NaN is an outlier like any other, and results do not depend on the order of the inputs.
+Order.  The order statistics sort by IEEE 754-2019 section 5.10 totalOrder: -NaN < -inf < ... < -0 < +0 < ... < +inf
+< NaN.  So a NaN is an outlier like any other, and results do not depend on the order of the inputs.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def narrow(values: Float64s, dtype: np.dtype[Any]) -> Array:
     if dtype == np.float64 or dtype == np.float32 or dtype == np.float16:
         with np.errstate(over="ignore", invalid="ignore"):
             return values.astype(dtype)
-    # bfloat16: numpy would go through float32 and round twice, so the first step rounds to odd (Boldo & Melquiond 2008).
+    # bfloat16: numpy would go through float32 and round twice, so the first step is to odd (Boldo & Melquiond 2008).
     with np.errstate(over="ignore", invalid="ignore"):
         near = values.astype(np.float32)
     bits = near.view(np.uint32).copy()
@@ -100,7 +101,7 @@ def _two_product(a: Float64s, b: Float64s | np.float64) -> tuple[Float64s, Float
 
 
 #: float64 rows are multiplied by 2**-600 if the largest magnitude of the coordinate is >= 2**400, by 2**600 if it is
-#: below 2**-400, and back at the end, so that neither the products nor their errors overflow, or underflow where it counts.
+#: below 2**-400, and back at the end, so that products and their errors do not overflow, nor underflow where it counts.
 _HUGE, _TINY, _SHIFT = 2.0**400, 2.0**-400, 600
 
 
@@ -109,12 +110,18 @@ def _row_shift(rows: Float64s) -> npt.NDArray[np.int64]:
     return np.where(largest >= _HUGE, -_SHIFT, np.where(largest < _TINY, _SHIFT, 0))
 
 
+def _wide(x: Array) -> Float64s:
+    with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+        wide: Float64s = x.astype(np.float64)
+        return wide
+
+
 def _rows(inputs: Sequence[Array]) -> Float64s:
-    return np.stack([x.astype(np.float64) for x in inputs])
+    return np.stack([_wide(x) for x in inputs])
 
 
 def _finite(inputs: Sequence[Array]) -> bool:
-    return all(bool(np.isfinite(x.astype(np.float64)).all()) for x in inputs)
+    return all(bool(np.isfinite(_wide(x)).all()) for x in inputs)
 
 
 def _plain_sum(rows: Float64s, weights: Float64s) -> Float64s:
@@ -128,13 +135,14 @@ def _mean_rows(rows: Float64s, weights: Float64s, wide: bool) -> Float64s:
     """sum_i weights[i] * rows[i] / sum_i weights[i], coordinate by coordinate, sums in row order.
 
     weights  float64[N] or float64[N, n], scaled as by `scaled_weights` (any exact power of two gives the same result)
-    wide     carry the sum in double-double (for float64 data); a coordinate that has a NaN or Inf, or is
+    wide     carry both sums in double-double (for float64 data); a coordinate that has a NaN or Inf, or is
              all zeros (-0 must stay), takes the plain sum
     """
     weights = np.broadcast_to(weights.reshape(len(rows), -1), rows.shape)
-    total = np.zeros(rows.shape[1])
+    total, rest = np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
     for weight in weights:
-        total = total + weight
+        total, t = _two_sum(total, weight)
+        rest = rest + t
     with np.errstate(all="ignore"):
         plain = _plain_sum(rows, weights) / total
         if not wide:
@@ -149,7 +157,7 @@ def _mean_rows(rows: Float64s, weights: Float64s, wide: bool) -> Float64s:
         hi, lo = _two_sum(hi, lo)
         quotient = hi / total
         p, e = _two_product(quotient, total)
-        result = np.ldexp(quotient + (((hi - p) - e) + lo) / total, -shift)
+        result = np.ldexp(quotient + ((((hi - p) - e) + lo) - quotient * rest) / total, -shift)
         return np.where(np.isfinite(rows).all(axis=0) & (rows != 0).any(axis=0), result, plain)
 
 
@@ -168,12 +176,12 @@ def combine(base: Array | None, inputs: Sequence[Array], coefficients: Sequence[
     double-double (with no shift: values beyond 2**900 may overflow to Inf, which the caller must refuse).
     """
     finite = _finite([*inputs, *([] if base is None else [base])])
-    start = np.zeros(len(out)) if base is None else base.astype(np.float64)
+    start = np.zeros(len(out)) if base is None else _wide(base)
     hi = lo = np.zeros(len(out))
     with np.errstate(all="ignore"):
         for i, (x, c) in enumerate(zip(inputs, coefficients, strict=True)):
             coefficient = np.float64(c)
-            wide = x.astype(np.float64)
+            wide = _wide(x)
             if out.dtype != np.float64:
                 term = coefficient * (wide if base is None else wide - start)
                 hi = term if i == 0 else hi + term
@@ -201,7 +209,7 @@ def total_order(x: Array) -> npt.NDArray[Any]:
 
 
 def _sorted(inputs: Sequence[Array]) -> tuple[Float64s, npt.NDArray[np.intp]]:
-    """Rows in ascending totalOrder per coordinate (float64), and which input each came from (ties: first input first)."""
+    """Rows in ascending totalOrder per coordinate, and which input each came from (ties: first input first)."""
     keys = np.stack([total_order(x) for x in inputs])
     order = np.argsort(keys, axis=0, kind="stable")
     return np.take_along_axis(_rows(inputs), order, axis=0), order
@@ -210,8 +218,8 @@ def _sorted(inputs: Sequence[Array]) -> tuple[Float64s, npt.NDArray[np.intp]]:
 def median(inputs: Sequence[Array], weights: Sequence[float] | None, out: Array) -> bool:
     """Coordinate-wise (weighted) median.
 
-    Values v_1 <= v_2 <= ... in totalOrder with weights w_1, w_2 ...: the first v_k whose cumulated weight reaches half of
-    the total; if it hits the half exactly, the mean of v_k and v_(k+1).  Sums of weights run in sorted order; "half" is
+    Values v_1 <= v_2 <= ... in totalOrder with weights w_1, w_2 ...: the first v_k whose cumulated weight reaches half
+    of the total; if it hits the half exactly, the mean of v_k and v_(k+1).  Sums of weights run in sorted order; "half" is
     tested as 2*cumulated >= total with the total summed in the order of the inputs.
     Without weights: the middle value, or the mean of the two middle ones.
     source: Yin et al., ICML 2018, definition 1.
@@ -258,8 +266,8 @@ def trimmed_mean(inputs: Sequence[Array], weights: Sequence[float] | None, trim:
 def mean_around_median(inputs: Sequence[Array], keep: int, out: Array) -> bool:
     """Mean of the `keep` values of a coordinate that lie closest to its median (1 <= keep <= N).
 
-    In ascending order these are neighbours: the window starts at the lowest value and moves up while the next value above
-    it is strictly closer to the median than its lowest.  Distances are float64; sums run in ascending order.
+    In ascending order these are neighbours: the window starts at the lowest value and moves up while the next value
+    above it is strictly closer to the median than its lowest.  Distances are float64; sums run in ascending order.
     source: El Mhamdi et al., ICML 2018 (Bulyan), section 4.
     """
     finite = _finite(inputs)
@@ -298,7 +306,7 @@ def gram(inputs: Sequence[Array], base: Array | None = None) -> npt.NDArray[np.f
     rows = _rows(inputs)
     with np.errstate(all="ignore"):
         if base is not None:
-            rows = rows - base.astype(np.float64)
+            rows = rows - _wide(base)
         blocks = -(-rows.shape[1] // GRAM_BLOCK)
         found = np.zeros((blocks, len(rows), len(rows)))
         for block in range(blocks):
@@ -314,7 +322,7 @@ def stats(x: Array) -> tuple[float, float, int, int]:
 
     The first two leave NaN and Inf out; the sum of squares runs as in `gram`, blocks added in order.
     """
-    wide = x.astype(np.float64)
+    wide = _wide(x)
     good = np.isfinite(wide)
     bad = int(len(wide) - np.count_nonzero(good))
     wide = np.where(good, wide, 0.0)
@@ -329,11 +337,11 @@ def stats(x: Array) -> tuple[float, float, int, int]:
 
 def convert(x: Array, out: Array) -> None:
     """out = x in the dtype of out, rounded once to nearest even."""
-    out[...] = narrow(x.astype(np.float64), out.dtype)
+    out[...] = narrow(_wide(x), out.dtype)
 
 
 def scaled_add(y: Array, scale: float, x: Array, out: Array) -> bool:
     """out = y + scale*x, in float64, rounded once more into the dtype of out."""
     with np.errstate(all="ignore"):
-        out[...] = narrow(y.astype(np.float64) + np.float64(scale) * x.astype(np.float64), out.dtype)
+        out[...] = narrow(_wide(y) + np.float64(scale) * _wide(x), out.dtype)
     return _finite([y, x])
