@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 NATIVE_SOURCES := setup.py $(wildcard native/*.cpp native/*.h native/cuda/*) $(wildcard src/shoal/model/*.pyx src/shoal/model/*.pxi)
 
-.PHONY: build demo test slow lint format bench fuzz docs lock clean
+.PHONY: build demo test slow lint format bench fuzz sim docs lock clean
 .DELETE_ON_ERROR:
 
 # The requirements of an extra, read from pyproject.toml (pip alone would build the project anew to tell them).
@@ -68,6 +68,11 @@ FUZZ_SECONDS ?= 60
 fuzz: $(VENV)/.test
 	-$(PIP) atheris
 	$(BIN)/python fuzz/fuzz_index.py --seconds $(FUZZ_SECONDS)
+
+# one history: SEED=7; many: SEEDS=5000 STEPS=500; with a rule switched off: MUTATE=commit-any-term, MUTATE=all
+sim: $(VENV)/.test
+	$(BIN)/python tests/sim/run.py $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(STEPS),--steps $(STEPS)) \
+	$(if $(MUTATE),--mutate $(MUTATE)) $(ARGS)
 
 docs: $(VENV)/.test
 	$(BIN)/python -m pytest tests/test_documents.py $(ARGS)

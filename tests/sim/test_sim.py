@@ -19,7 +19,7 @@ from run import batch, failure
 
 SEEDS, STEPS, BATCH = 2000, 500, 250
 #: caught within a few seeds; the others need hundreds or thousands, and `make slow` or `make sim MUTATE=all`
-QUICK = {name: 400 for name in MUTATIONS if name not in ("vote-forgotten", "two-changes")}
+QUICK = {name: 400 for name in MUTATIONS if name not in ("vote-forgotten", "two-changes", "early-change")}
 
 
 @pytest.fixture(scope="module")
