@@ -77,6 +77,15 @@ Total total_of(const std::vector<double>& weights) {
     return total;
 }
 
+// Weights of 29 bits or fewer, such as numbers of samples: 24 bits of float32 times 29 bits are exact in double.
+bool are_short(const std::vector<double>& weights) {
+    return std::all_of(weights.begin(), weights.end(), [](double w) {
+        int exponent;
+        const double bits = std::ldexp(std::frexp(w, &exponent), 29);
+        return bits == std::floor(bits) && exponent > -800;
+    });
+}
+
 // reference.scaled_weights
 std::vector<double> scaled(const double* weights, int64_t count) {
     FloatMode mode;
@@ -103,6 +112,7 @@ bool weighted_mean(const Arrays& a, const double* weights) {
     Call call = call_of(a);
     call.weights = w.data();
     call.total = total_of(w);
+    call.short_weights = are_short(w);
     return run_columns(level().weighted_mean[a.dtype], call, a, a.count);
 }
 

@@ -39,6 +39,7 @@ struct Call {
     int64_t count;                    // N >= 1
     const char* base = nullptr;       // array like an input, or null
     const double* weights = nullptr;  // [count]
+    bool short_weights = false;       // their products with float32 are exact in double: see engine.cpp
     Total total = {};                 // of the weights, in order
     char* out = nullptr;
     int64_t keep = 0;             // trimmed mean: how many to drop at each end; mean around median: how many to keep

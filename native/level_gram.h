@@ -1,5 +1,7 @@
 // Inner products of all pairs, and statistics, per block of GRAM_BLOCK elements in GRAM_LANES running sums.
 #pragma once
+#include <utility>  // integer_sequence
+
 #include "level_mean.h"
 
 namespace shoal {
@@ -13,44 +15,26 @@ INLINE double lanes_sum(const double* s) {
     return sum == sum ? sum : __builtin_nan("");
 }
 
-// The next tile of the rows of a diagonal block: asked for while this one is multiplied.
-struct Ahead {
-    const char* const* rows;  // null: nothing to ask for
-    int64_t at;               // bytes
-    int size;                 // of an element
-};
-
-// sums[a * stride + b] += rows[a] * columns[b] over `length` doubles (a multiple of GRAM_LANES).
+// sums[a * stride + b] += rows[a] * columns[b] over `length` elements from byte `at` (a multiple of GRAM_LANES).
 // EXACT: products are exact in double, so that a fused multiply-add gives the same bits.
-template <int A, int B, bool DIAGONAL, bool EXACT>
-INLINE void pair_block(const double* rows, const double* columns, int64_t row_stride, int64_t length, double* sums,
-                       int64_t stride, const Ahead& ahead) {
+// ahead: how many elements further to ask for what comes next, or 0.
+template <class T, int A, int B, bool DIAGONAL, bool EXACT>
+void pair_block(const char* const* rows, const char* const* columns, int64_t at, int64_t length, int64_t ahead,
+                double* sums, int64_t stride) {
+    constexpr int64_t LINE = 64 / T::SIZE;
     for (int part = 0; part < PARTS; part++) {
         vd sum[A][B];
         for (int a = 0; a < A; a++)
             for (int b = DIAGONAL ? a : 0; b < B; b++)
                 sum[a][b] = load<vd>(sums + (a * stride + b) * GRAM_LANES + part * LD);
         for (int64_t k = part * LD; k < length; k += GRAM_LANES) {
-            if (DIAGONAL && part == 0 && ahead.rows && (k * ahead.size) % 64 == 0)
-                for (int a = 0; a < A; a++) __builtin_prefetch(ahead.rows[a] + ahead.at + k * ahead.size, 0, 2);
+            if (DIAGONAL && part == 0 && ahead && k % LINE == 0)
+                for (int a = 0; a < A; a++) __builtin_prefetch(rows[a] + at + (k + ahead) * T::SIZE, 0, 2);
             vd y[B];
-            for (int b = 0; b < B; b++) y[b] = load<vd>(columns + b * row_stride + k);
+            for (int b = 0; b < B; b++) y[b] = widen<T>(columns[b] + at + k * T::SIZE);
             for (int a = 0; a < A; a++) {
-                vd x = DIAGONAL ? y[a] : load<vd>(rows + a * row_stride + k);
-                for (int b = DIAGONAL ? a : 0; b < B; b++) {
-#if defined(__AVX512F__)
-                    if constexpr (EXACT) {
-                        sum[a][b] = _mm512_fmadd_pd(x, y[b], sum[a][b]);
-                        continue;
-                    }
-#elif defined(__FMA__)
-                    if constexpr (EXACT) {
-                        sum[a][b] = _mm256_fmadd_pd(x, y[b], sum[a][b]);
-                        continue;
-                    }
-#endif
-                    sum[a][b] += x * y[b];
-                }
+                vd x = DIAGONAL ? y[a] : widen<T>(rows[a] + at + k * T::SIZE);
+                for (int b = DIAGONAL ? a : 0; b < B; b++) sum[a][b] = add_product<EXACT>(x, y[b], sum[a][b]);
             }
         }
         for (int a = 0; a < A; a++)
@@ -59,30 +43,25 @@ INLINE void pair_block(const double* rows, const double* columns, int64_t row_st
     }
 }
 
-using PairBlock = void (*)(const double*, const double*, int64_t, int64_t, double*, int64_t, const Ahead&);
+using PairBlock = void (*)(const char* const*, const char* const*, int64_t, int64_t, int64_t, double*, int64_t);
 
-template <int A, int B, bool DIAGONAL, bool EXACT>
-void run_pair_block(const double* rows, const double* columns, int64_t row_stride, int64_t length, double* sums,
-                    int64_t stride, const Ahead& ahead) {
-    pair_block<A, B, DIAGONAL, EXACT>(rows, columns, row_stride, length, sums, stride, ahead);
+// Off the diagonal the first side is SIDE long: only the last inputs make a shorter one.
+template <class T, bool EXACT, int... N>
+INLINE PairBlock pick_pair_block(int64_t b, bool diagonal, std::integer_sequence<int, N...>) {
+    static constexpr PairBlock on[] = {pair_block<T, N + 1, N + 1, true, EXACT>...};
+    static constexpr PairBlock off[] = {pair_block<T, SIDE, N + 1, false, EXACT>...};
+    return (diagonal ? on : off)[b - 1];
 }
 
-template <bool EXACT>
-INLINE PairBlock pick_pair_block(int64_t a, int64_t b, bool diagonal) {
-    // The first side is SIDE long off the diagonal, because only the last block of inputs is shorter.
-    if constexpr (SIDE == 4) {
-        static constexpr PairBlock on[] = {run_pair_block<1, 1, true, EXACT>, run_pair_block<2, 2, true, EXACT>,
-                                           run_pair_block<3, 3, true, EXACT>, run_pair_block<4, 4, true, EXACT>};
-        static constexpr PairBlock off[] = {run_pair_block<4, 1, false, EXACT>, run_pair_block<4, 2, false, EXACT>,
-                                            run_pair_block<4, 3, false, EXACT>, run_pair_block<4, 4, false, EXACT>};
-        return diagonal ? on[a - 1] : off[b - 1];
-    } else {
-        static constexpr PairBlock on[] = {run_pair_block<1, 1, true, EXACT>, run_pair_block<2, 2, true, EXACT>,
-                                           run_pair_block<3, 3, true, EXACT>};
-        static constexpr PairBlock off[] = {run_pair_block<3, 1, false, EXACT>, run_pair_block<3, 2, false, EXACT>,
-                                            run_pair_block<3, 3, false, EXACT>};
-        return diagonal ? on[a - 1] : off[b - 1];
-    }
+// All pairs of n rows.
+template <class T, bool EXACT>
+INLINE void all_pairs(const char* const* rows, int64_t n, int64_t at, int64_t length, int64_t ahead, double* sums) {
+    for (int64_t i = 0; i < n; i += SIDE)
+        for (int64_t j = i; j < n; j += SIDE) {
+            const int64_t b = n - j < SIDE ? n - j : SIDE;
+            pick_pair_block<T, EXACT>(b, i == j, std::make_integer_sequence<int, SIDE>{})(
+                rows + i, rows + j, at, length, ahead, sums + (i * n + j) * GRAM_LANES, n);
+        }
 }
 
 template <class T>
@@ -102,26 +81,34 @@ INLINE void widen_tile(const char* x, const char* base, int64_t at, int64_t leng
     for (; k % GRAM_LANES; k += LD) store(to + k, vd{});
 }
 
+// Rows as they are where they can be read in whole steps; else (a base is subtracted, or the ragged end) widened in
+// tiles.
 template <class T, bool EXACT>
 void gram_block(const Call& c, int64_t begin, int64_t end, char* scratch) {
     const int64_t n = c.count;
     double* wide = reinterpret_cast<double*>(scratch);
+    const char** tiles = reinterpret_cast<const char**>(scratch + SCRATCH_BYTES - ROWS_BYTES);
     double* sums = reinterpret_cast<double*>(scratch + SCRATCH_BYTES);  // [n][n][GRAM_LANES], i <= j
-    int64_t tile = (24 << 10) / (8 * n) / GRAM_LANES * GRAM_LANES;
-    tile = tile < GRAM_LANES ? GRAM_LANES : tile;
-    const int64_t stride = tile;
     for (int64_t i = 0; i < n * n * GRAM_LANES; i++) sums[i] = 0;
-    for (int64_t k = begin; k < end; k += tile) {
+    const auto tile_of = [&](int64_t size) {
+        const int64_t fitting = (16 << 10) / (size * n) / GRAM_LANES * GRAM_LANES;
+        return fitting < GRAM_LANES ? GRAM_LANES : fitting;
+    };
+    int64_t k = begin;
+    if (!c.base) {
+        const int64_t tile = tile_of(T::SIZE), whole = end - (end - begin) % GRAM_LANES;
+        for (; k < whole; k += tile) {
+            const int64_t length = whole - k < tile ? whole - k : tile;
+            all_pairs<T, EXACT>(c.inputs, n, k * T::SIZE, length, k + 2 * tile <= whole ? tile : 0, sums);
+        }
+        k = whole;
+    }
+    const int64_t tile = tile_of(8);
+    for (int64_t i = 0; i < n; i++) tiles[i] = reinterpret_cast<const char*>(wide + i * tile);
+    for (; k < end; k += tile) {
         const int64_t length = end - k < tile ? end - k : tile;
-        const int64_t full = (length + GRAM_LANES - 1) / GRAM_LANES * GRAM_LANES;
-        for (int64_t i = 0; i < n; i++) widen_tile<T>(c.inputs[i], c.base, k, length, wide + i * stride);
-        for (int64_t i = 0; i < n; i += SIDE)
-            for (int64_t j = i; j < n; j += SIDE) {
-                const int64_t a = n - i < SIDE ? n - i : SIDE, b = n - j < SIDE ? n - j : SIDE;
-                pick_pair_block<EXACT>(a, b, i == j)(
-                    wide + i * stride, wide + j * stride, stride, full, sums + (i * n + j) * GRAM_LANES, n,
-                    {k + 2 * tile <= end ? c.inputs + i : nullptr, (k + tile) * T::SIZE, T::SIZE});
-            }
+        for (int64_t i = 0; i < n; i++) widen_tile<T>(c.inputs[i], c.base, k, length, wide + i * tile);
+        all_pairs<Float64, EXACT>(tiles, n, 0, (length + GRAM_LANES - 1) / GRAM_LANES * GRAM_LANES, 0, sums);
     }
     double* found = c.gram + begin / GRAM_BLOCK * n * n;
     for (int64_t i = 0; i < n; i++)

@@ -134,7 +134,7 @@ INLINE void wide_mean_block(const char* const* rows, int64_t count, int64_t at, 
 
 // --- weighted mean -------------------------------------------------------------------------------------------------
 
-template <class T, int U>
+template <class T, int U, bool EXACT>
 INLINE void mean_block(const char* const* rows, int64_t count, int64_t at, const double* w, Total total, vd* mean) {
     constexpr int STEP = LD * T::SIZE;
     if constexpr (T::TYPE == F64) {
@@ -145,7 +145,7 @@ INLINE void mean_block(const char* const* rows, int64_t count, int64_t at, const
         for (int64_t i = 1; i < count; i++) {
             const char* row = rows[i] + at;
             vd weight = all(w[i]);
-            for (int u = 0; u < U; u++) sum[u] += weight * widen<T>(row + u * STEP);
+            for (int u = 0; u < U; u++) sum[u] = add_product<EXACT>(weight, widen<T>(row + u * STEP), sum[u]);
         }
         for (int u = 0; u < U; u++) mean[u] = sum[u] / all(total.sum);
     }
@@ -177,7 +177,7 @@ INLINE void for_blocks(const char* const* rows, int64_t count, char* out, int ou
 // A coordinate's sum is finite if all its inputs are (float64: unless it overflows); `seen` collects NaN.
 INLINE bool clean(vd seen) { return !any(seen != seen); }
 
-template <class T, bool PAST>
+template <class T, bool PAST, bool EXACT = false>
 bool mean_rows(const char* const* rows, int64_t count, const double* w, Total total, char* out, int64_t begin,
                int64_t end, char* scratch) {
     vd seen{};
@@ -185,7 +185,7 @@ bool mean_rows(const char* const* rows, int64_t count, const double* w, Total to
                                           [&]<int U>(const char* const* from, int64_t at, char* to)
                                               __attribute__((always_inline)) {
                                                   vd mean[U];
-                                                  mean_block<T, U>(from, count, at, w, total, mean);
+                                                  mean_block<T, U, EXACT>(from, count, at, w, total, mean);
                                                   for (int u = 0; u < U; u++) {
                                                       seen += mean[u] - mean[u];
                                                       narrow<T, PAST>(to + u * LD * T::SIZE, mean[u]);
@@ -194,14 +194,20 @@ bool mean_rows(const char* const* rows, int64_t count, const double* w, Total to
     return clean(seen);
 }
 
-template <class T>
-bool weighted_mean(const Call& c, int64_t begin, int64_t end, char* scratch) {
+template <class T, bool EXACT>
+bool weighted_mean_with(const Call& c, int64_t begin, int64_t end, char* scratch) {
     if (c.stream && aligned(c.out + begin * T::SIZE)) {
-        bool finite = mean_rows<T, true>(c.inputs, c.count, c.weights, c.total, c.out, begin, end, scratch);
+        bool finite = mean_rows<T, true, EXACT>(c.inputs, c.count, c.weights, c.total, c.out, begin, end, scratch);
         fence();
         return finite;
     }
-    return mean_rows<T, false>(c.inputs, c.count, c.weights, c.total, c.out, begin, end, scratch);
+    return mean_rows<T, false, EXACT>(c.inputs, c.count, c.weights, c.total, c.out, begin, end, scratch);
+}
+
+template <class T>
+bool weighted_mean(const Call& c, int64_t begin, int64_t end, char* scratch) {
+    return T::TYPE != F64 && c.short_weights ? weighted_mean_with<T, T::TYPE != F64>(c, begin, end, scratch)
+                                             : weighted_mean_with<T, false>(c, begin, end, scratch);
 }
 
 // --- is all finite? (only asked when a sum says that it may not be) ------------------------------------------------

@@ -40,16 +40,17 @@ INLINE void put_middle(char* out, V low, V high) {
 
 // --- median --------------------------------------------------------------------------------------------------------
 
-// Up to GROUP inputs: all in registers; the compiler drops what the middle does not need.
-template <class T, int N, bool PAST>
-bool median_registers(const Call& c, int64_t begin, int64_t end, char* scratch) {
+// Up to GROUP inputs, all in registers: calls finish(v, out) for each register of sorted keys; what finish does not
+// read the compiler does not sort.
+template <class T, int N, class Finish>
+INLINE bool for_registers(const Call& c, int64_t begin, int64_t end, char* scratch, Finish finish) {
     typedef typename Cells<T>::Values Cell;
     typename Cell::Top top{};
     auto step = [&](const char* const* rows, int64_t at, char* out) __attribute__((always_inline)) {
         typename Cell::V v[N];
         take_all<Cell, N>(v, rows, at, 0, top, std::make_integer_sequence<int, N>{});
         sort_registers<N>(v);
-        put_middle<T, N % 2 == 0, PAST>(out, v[(N - 1) / 2], v[N / 2]);
+        finish(v, out);
     };
     int64_t k = begin;
     for (; k + Cell::LANES <= end; k += Cell::LANES) step(c.inputs, k * T::SIZE, c.out + k * T::SIZE);
@@ -65,8 +66,17 @@ bool median_registers(const Call& c, int64_t begin, int64_t end, char* scratch) 
         step(tails, 0, last);
         copy_bytes(c.out + k * T::SIZE, last, (end - k) * T::SIZE);
     }
-    if (PAST) fence();
     return below(top, T::INF);
+}
+
+template <class T, int N, bool PAST>
+bool median_registers(const Call& c, int64_t begin, int64_t end, char* scratch) {
+    bool finite =
+        for_registers<T, N>(c, begin, end, scratch, [](const auto* v, char* out) __attribute__((always_inline)) {
+            put_middle<T, N % 2 == 0, PAST>(out, v[(N - 1) / 2], v[N / 2]);
+        });
+    if (PAST) fence();
+    return finite;
 }
 
 template <class T, bool PAST, class Sizes>
@@ -140,10 +150,50 @@ bool trimmed_tiles(const Call& c, int64_t begin, int64_t end, char* scratch) {
     return finite;
 }
 
+// float32, up to GROUP inputs: sorted and summed in registers.
+template <bool PAST, int... I>
+INLINE void put_trimmed(char* out, const vi* v, int64_t first, int64_t stop, vd total,
+                        std::integer_sequence<int, I...>) {
+    vd low{}, high{};
+    auto add = [&](vi key, int i) __attribute__((always_inline)) {
+        if (i < first || i >= stop) return;
+        vi bits = key_of(key);
+        vfh half[2];
+        __builtin_memcpy(half, &bits, sizeof bits);
+        low = i == first ? to_double(half[0]) : low + to_double(half[0]);
+        high = i == first ? to_double(half[1]) : high + to_double(half[1]);
+    };
+    (add(v[I], I), ...);
+    narrow<Float32, PAST>(out, low / total);
+    narrow<Float32, PAST>(out + VB / 2, high / total);
+}
+
+template <int N, bool PAST>
+bool trimmed_registers(const Call& c, int64_t begin, int64_t end, char* scratch) {
+    const vd total = all(c.total.sum);
+    bool finite =
+        for_registers<Float32, N>(c, begin, end, scratch, [&](const vi* v, char* out) __attribute__((always_inline)) {
+            put_trimmed<PAST>(out, v, c.keep, c.count - c.keep, total, std::make_integer_sequence<int, N>{});
+        });
+    if (PAST) fence();
+    return finite;
+}
+
+template <bool PAST, class Sizes>
+struct Trimmed;
+template <bool PAST, int... N>
+struct Trimmed<PAST, std::integer_sequence<int, N...>> {
+    static constexpr Kernel run[] = {trimmed_registers<N + 1, PAST>...};  // [inputs - 1]
+};
+
 // weights are ones, the total is how many are left
 template <class T>
 bool trimmed_mean(const Call& c, int64_t begin, int64_t end, char* scratch) {
     const bool past = c.stream && aligned(c.out + begin * T::SIZE);
+    if (T::TYPE == F32 && c.count <= GROUP) {
+        typedef std::make_integer_sequence<int, int(GROUP)> Sizes;
+        return (past ? Trimmed<true, Sizes>::run : Trimmed<false, Sizes>::run)[c.count - 1](c, begin, end, scratch);
+    }
     if (!wide_rows<vd>(c.count)) return trimmed_tiles<T, 1, false>(c, begin, end, scratch);
     return past ? trimmed_tiles<T, 4, true>(c, begin, end, scratch)
                 : trimmed_tiles<T, 4, false>(c, begin, end, scratch);

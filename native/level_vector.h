@@ -230,6 +230,17 @@ INLINE vd widen(const char* from) {
     }
 }
 
+// a * b + c.  EXACT: the product is exact in double, so that a fused multiply-add gives the same bits.
+template <bool EXACT>
+INLINE vd add_product(vd a, vd b, vd c) {
+#if defined(__AVX512F__)
+    if constexpr (EXACT) return _mm512_fmadd_pd(a, b, c);
+#elif defined(__FMA__)
+    if constexpr (EXACT) return _mm256_fmadd_pd(a, b, c);
+#endif
+    return c + a * b;
+}
+
 // Round once to T, to nearest even; every NaN becomes the quiet one.
 template <class T, bool PAST>
 INLINE void narrow(char* to, vd x) {

@@ -125,7 +125,7 @@ def _finite(inputs: Sequence[Array]) -> bool:
 
 
 def _plain_sum(rows: Float64s, weights: Float64s) -> Float64s:
-    total = weights[0] * rows[0]
+    total: Float64s = weights[0] * rows[0]
     for row, weight in zip(rows[1:], weights[1:], strict=True):
         total = total + weight * row
     return total
@@ -219,8 +219,8 @@ def median(inputs: Sequence[Array], weights: Sequence[float] | None, out: Array)
     """Coordinate-wise (weighted) median.
 
     Values v_1 <= v_2 <= ... in totalOrder with weights w_1, w_2 ...: the first v_k whose cumulated weight reaches half
-    of the total; if it hits the half exactly, the mean of v_k and v_(k+1).  Sums of weights run in sorted order; "half" is
-    tested as 2*cumulated >= total with the total summed in the order of the inputs.
+    of the total; if it hits the half exactly, the mean of v_k and v_(k+1).  Sums of weights run in sorted order; "half"
+    is tested as 2*cumulated >= total with the total summed in the order of the inputs.
     Without weights: the middle value, or the mean of the two middle ones.
     source: Yin et al., ICML 2018, definition 1.
     """
