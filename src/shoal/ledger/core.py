@@ -93,10 +93,10 @@ class State:
     """The fields of one core.  Only the modules named above write them."""
 
     __slots__ = (
-        "barred", "beat", "counters", "elapsed", "evidence", "flush", "generation", "handed_hard",
+        "added", "barred", "beat", "counters", "elapsed", "evidence", "flush", "generation", "handed_hard",
         "heartbeat_elapsed", "hooks", "incoming", "installed", "introduced", "leader", "log", "me", "options",
-        "outbox", "progress", "promoted", "quiet", "read_states", "reads", "role", "roster", "seen", "seen_pairs",
-        "snapshot", "snapshot_head", "term", "timeout", "transferee", "uncommitted", "vote", "vote_lives", "votes",
+        "outbox", "progress", "promoted", "quiet", "read_states", "reads", "removals", "role", "roster", "seen",
+        "seen_pairs", "snapshot", "snapshot_head", "term", "timeout", "transferee", "uncommitted", "vote", "vote_lives", "votes",
     )  # fmt: skip
 
     def __init__(self, me: PeerId, options: Options, hooks: Hooks, log: Log, roster: Roster) -> None:
@@ -123,7 +123,9 @@ class State:
         self.heartbeat_elapsed = 0
         self.timeout = 0
         self.quiet = 0  # ticks for which a new life gives no vote
+        self.removals: list[tuple[int, PeerId]] = []  # (index, who) of removals that are not decided
         self.promoted = 0  # index of the newest entry that promotes this node
+        self.added = 0  # index of the newest entry that adds this node
         # a leader's
         self.progress: dict[PeerId, Progress] = {}
         self.uncommitted = 0  # payload bytes

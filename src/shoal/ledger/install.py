@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from shoal.ledger import replication
+from shoal.ledger import membership, replication
 from shoal.ledger.core import Incoming, State
-from shoal.ledger.members import PeerId, Roster
+from shoal.ledger.members import PeerId
 from shoal.ledger.message import SnapshotChunk, SnapshotHead, SnapshotReply
 from shoal.ledger.ready import head_of, pack_state, unpack_state
 from shoal.ledger.store import Snapshot
@@ -66,6 +66,7 @@ def send_chunk(state: State, peer: PeerId, progress: Progress) -> None:
         progress.installs, progress.offset = state.snapshot.index, 0
     data = state.snapshot.state[progress.offset : progress.offset + state.options.chunk_bytes]
     progress.waiting = True
+    progress.sent_at = state.beat
     state.outbox.append(
         SnapshotChunk(peer, state.me, state.term, state.generation, state.snapshot_head, progress.offset, data)
     )
@@ -127,9 +128,8 @@ def install(state: State, head: SnapshotHead, data: bytes) -> str:
         return ""
     if log.term(head.index) == head.term:
         return "forked-chain"
+    membership.jump(state, content.configuration, head.index)
     log.reset(head.index, head.term, head.hash)
-    state.roster = Roster(content.configuration, head.index)
-    state.promoted = head.index if state.me in content.configuration.voters and state.barred else 0
     snapshot = Snapshot(head.index, head.term, head.hash, data)
     hold(state, snapshot)
     state.installed = snapshot

@@ -12,9 +12,10 @@ machine cloned with its disk, breaks that trust without any crash.  So:
 *  A starting node says `Hello` with the end of its log.  A leader who holds an acknowledgement of that peer beyond it,
    or a node that got its vote in a term the peer no longer knows, answers `Outdated` too.
 *  From its second life on a node gives no vote for one election timeout, so that accusations come before votes.
-*  An accused node is *barred*, durably: it follows, and its acknowledgements of what it now stores are true and count;
-   but it neither votes nor campaigns until a promotion of itself is committed at an index above all that was known
-   when it was accused: the members remove it and let it in anew.
+*  An accused node is *barred*, durably: it neither votes nor campaigns until a promotion of itself is committed at an
+   index above all that was known when it was accused: the members remove it, which makes them forget its former lives,
+   and let it in anew.  Where its life is the newest (it lost entries, not its counter) it follows meanwhile, and its
+   acknowledgements of what it now stores are true and count.
 
 This finds every restored copy that exchanges a message with one peer who knows better.  A copy that is cut off from all
 of them cannot be found by anybody; to close that hole every start would have to wait for all peers.
@@ -23,6 +24,7 @@ of them cannot be found by anybody; to close that hole every start would have to
 from __future__ import annotations
 
 from shoal.ledger.core import Role, State
+from shoal.ledger.members import PeerId
 from shoal.ledger.message import AnyMessage, Hello, Outdated
 
 
@@ -53,7 +55,10 @@ def is_newest(state: State, m: AnyMessage) -> bool:
 
 
 def accuse(state: State, m: AnyMessage) -> None:
-    state.outbox.append(Outdated(m.sender, state.me, state.term, state.generation, m.generation, state.log.last))
+    log = state.log
+    state.outbox.append(
+        Outdated(m.sender, state.me, state.term, state.generation, m.generation, log.last, log.committed)
+    )
 
 
 def on_hello(state: State, m: Hello) -> None:
@@ -88,8 +93,11 @@ def on_outdated(state: State, m: Outdated) -> None:
     if m.accused != state.generation:
         state.refuse("accuses-another-life")
         return
+    if m.committed < state.added <= state.log.committed:
+        state.refuse("accused-before-admission")  # it has not learned yet that this node was let in anew
+        return
     state.refuse("barred")
-    state.barred = max(state.barred, m.index, state.log.last, 1)
+    state.barred = max(state.barred, m.last, state.log.last, 1)
     if state.role != Role.FOLLOWER:
         state.become_follower(state.term, b"")
 
@@ -98,6 +106,12 @@ def readmit(state: State, index: int) -> None:
     """A promotion of this node was committed at `index`."""
     if state.barred and index > state.barred:
         state.barred = 0
+
+
+def forget(state: State, peer: PeerId) -> None:
+    """The removal of `peer` is decided: it has no past any more."""
+    if state.seen.pop(peer, None) is not None:
+        state.seen_pairs = tuple(sorted(state.seen.items()))
 
 
 def must_keep_silent(state: State) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from shoal.ledger import life, replication
 from shoal.ledger.core import Role, State
 from shoal.ledger.entry import Entry
-from shoal.ledger.members import NOBODY, Change
+from shoal.ledger.members import NOBODY, Change, Configuration, Roster
 from shoal.ledger.progress import REPLICATE, Progress
 
 # --- what a leader may propose ----------------------------------------------------------------------------------------
@@ -55,8 +55,13 @@ def note(state: State, entry: Entry) -> None:
     if change is None:
         return
     state.roster.push(entry.index, change)
-    if change.kind == "promote" and change.peers == (state.me,):
-        state.promoted = entry.index
+    if change.peers == (state.me,):
+        if change.kind == "promote":
+            state.promoted = entry.index
+        elif change.kind == "add":
+            state.added = entry.index
+    if change.kind == "remove":
+        state.removals += [(entry.index, peer) for peer in change.peers]
     if state.role == Role.LEADER:
         follow_members(state)
 
@@ -66,6 +71,19 @@ def cut(state: State, index: int) -> None:
     state.roster.cut(index)
     if state.promoted >= index:
         state.promoted = 0
+    if state.added >= index:
+        state.added = 0
+    state.removals = [removal for removal in state.removals if removal[0] < index]
+
+
+def jump(state: State, configuration: Configuration, index: int) -> None:
+    """A snapshot of `index` takes the place of the log.  That this node was promoted meanwhile shows in its being a
+    voter there and not here; when exactly is not known, only that it was after the end of its log."""
+    was_promoted = state.me in configuration.voters and state.me not in state.roster.current.voters
+    state.promoted = index if was_promoted and state.log.last >= state.barred else 0
+    state.added = index if state.me in configuration and state.me not in state.roster.current else 0
+    state.removals.clear()
+    state.roster = Roster(configuration, index)
 
 
 def follow_members(state: State) -> None:
@@ -89,6 +107,9 @@ def after_commit(state: State) -> None:
 
 
 def settle(state: State) -> None:
-    """A barred node whose new promotion is decided may vote again."""
+    """What a decided change means to lives: a barred node that was promoted anew may vote again, and nobody holds the
+    former lives of a removed peer against it when it is let in anew."""
+    while state.removals and state.removals[0][0] <= state.log.committed:
+        life.forget(state, state.removals.pop(0)[1])
     if state.barred and state.log.committed >= state.promoted:
         life.readmit(state, state.promoted)

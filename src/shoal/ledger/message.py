@@ -120,10 +120,11 @@ class Hello(Message, frozen=True, tag=10, array_like=True):
 
 class Outdated(Message, frozen=True, tag=11, array_like=True):
     """The life `accused` of the receiver lacks what an earlier one had: it is a restored copy, or one of two twins.
-    `index` is the last index the accuser holds."""
+    The accuser holds entries up to `last` and knows them decided up to `committed`."""
 
     accused: int
-    index: int
+    last: int
+    committed: int
 
 
 AnyMessage = (
@@ -196,7 +197,7 @@ _FAULTS: Final[dict[type, Callable[[Any], str]]] = {
     SnapshotReply: lambda m: _counts(m.index, m.offset),
     TimeoutNow: lambda _: "",
     Hello: lambda m: _counts(m.last_index, m.last_term),
-    Outdated: lambda m: _counts(m.index),
+    Outdated: lambda m: _counts(m.last, m.committed),
 }
 
 

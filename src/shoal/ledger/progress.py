@@ -31,6 +31,7 @@ class Progress:
         "match",
         "next",
         "offset",
+        "sent_at",
         "state",
         "waiting",
         "window",
@@ -42,6 +43,7 @@ class Progress:
         self.window = window
         self.state = PROBE
         self.waiting = False  # PROBE, INSTALL: something was sent and not answered
+        self.sent_at = 0  # PROBE, INSTALL: the round of heartbeats it was sent in
         self.in_flight: deque[int] = deque()  # REPLICATE: last index of each append without an answer
         self.offset = 0  # INSTALL: bytes the peer has
         self.installs = 0  # INSTALL: index of the snapshot that `offset` counts in

@@ -136,9 +136,9 @@ class Raft:
         election.campaign(self.state)
 
     def introduce(self, peers: Iterable[PeerId]) -> None:
-        """These peers are members elsewhere although this log does not say so yet: a node that lags behind hears of
-        them from the invitation or from another member, outside of the log, and may then be led by them."""
-        self.state.introduced.update(peers)
+        """These peers, and no others, are members elsewhere although this log may not say so yet: a node that lags
+        behind hears of them from its invitation or from another member, outside of the log, and may be led by them."""
+        self.state.introduced = set(peers)
 
     def propose(self, payload: bytes) -> Proposed:
         """Append a payload if this node leads; the answer says where it stands, not that it is decided."""

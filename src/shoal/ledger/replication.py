@@ -58,6 +58,7 @@ def send_append(state: State, peer: PeerId, progress: Progress, even_empty: bool
     progress.commit_sent = log.committed
     if progress.state == PROBE:
         progress.waiting = True
+        progress.sent_at = state.beat
         return False
     if entries:
         progress.next = entries[-1].index + 1
@@ -142,11 +143,12 @@ def on_heartbeat_reply(state: State, m: HeartbeatReply) -> None:
         progress.match = m.last_index
         progress.generation = m.generation
         progress.probe(m.last_index + 1)
-    progress.waiting = False
+    if m.beat > progress.sent_at:  # what was sent before that heartbeat should have been answered before it
+        progress.waiting = False
     if progress.state == INSTALL:
         install.send_chunk(state, m.sender, progress)
     elif progress.match < state.log.last or progress.state == PROBE:
-        if progress.paused:
+        if progress.paused and progress.in_flight:
             progress.in_flight.popleft()  # its answer may be lost: let one append through to find out
         send_append(state, m.sender, progress, even_empty=True)
     reading.release(state)
