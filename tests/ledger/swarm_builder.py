@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 
+import msgspec
+
 from shoal.ledger.body import (
     TAGS,
     Abort,
@@ -47,8 +49,6 @@ from shoal.ledger.statement import Seen, make_statement
 from shoal.ledger.thresholds import PROFILES, thresholds
 from shoal.ledger.validator import Ledger, make_seal
 
-import msgspec
-
 
 def seed(*parts: object) -> bytes:
     """32 bytes that look random and are the same each time."""
@@ -65,7 +65,9 @@ def exchange_key(*parts: object) -> bytes:
 
 
 def card(who: Identity, number: int) -> MemberCard:
-    return MemberCard(who.public, exchange_key("curve", number), f"hospital-{number}", f"tcp://10.0.0.{number % 250}:7700")
+    return MemberCard(
+        who.public, exchange_key("curve", number), f"hospital-{number}", f"tcp://10.0.0.{number % 250}:7700"
+    )
 
 
 def _trusting(public_key: bytes, signature: bytes, message: bytes, what: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -10,7 +9,7 @@ from typing import Final
 from shoal.errors import InputError
 from shoal.ledger.entry import GENESIS_INDEX, Entry, entry_hash
 from shoal.ledger.export import Header
-from shoal.ledger.sqlite_file import check_place, connect, damaged, is_empty
+from shoal.ledger.sqlite_file import FAILURES, check_place, connect, damaged, is_empty
 from shoal.ledger.sqlite_store import read_heads, read_rows
 
 #: how a database of SQLite begins
@@ -39,7 +38,7 @@ class Archive:
                 raise InputError("store.partial", f"{path}: {found}; take the file of a member that was there before")
             last = self._last_sealed(head.hard.commit)
             self.header = Header(entry_hash(self._one(GENESIS_INDEX)), head.first, last, entry_hash(self._one(last)))
-        except sqlite3.Error as error:
+        except FAILURES as error:
             self.close()
             raise damaged(path, error) from None
         except BaseException:

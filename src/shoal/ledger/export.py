@@ -115,6 +115,9 @@ class ExportReader:
                 raise InputError("export.format", f"{self.name}: entry {index}: {error}") from None
             if entry.index != index:
                 raise InputError("export.format", f"{self.name}: entry {entry.index} in the place of {index}")
+            told = {self.header.last: self.header.head, GENESIS_INDEX: self.header.genesis}.get(index)
+            if told is not None and told != entry_hash(entry):
+                raise InputError("export.format", f"{self.name}: entry {index} is not the one that the header tells")
             yield entry
         expected = self._hash.digest()
         if self._record("the footer") != expected:

@@ -19,7 +19,16 @@ import msgspec
 
 from shoal.errors import InputError
 from shoal.ledger.entry import GENESIS_PREV, Entry, encode_entry, entry_hash
-from shoal.ledger.sqlite_file import check_place, connect, damaged, look_through_wal, row_sum, take_lock, write_ahead
+from shoal.ledger.sqlite_file import (
+    FAILURES,
+    check_place,
+    connect,
+    damaged,
+    look_through_wal,
+    row_sum,
+    take_lock,
+    write_ahead,
+)
 from shoal.ledger.sqlite_store import Head, read_heads, read_row
 
 #: index -> the entry there as a peer has it, or None
@@ -80,7 +89,7 @@ def repair(path: Path, fetch: Fetch) -> Repair:
             connection.execute("BEGIN IMMEDIATE")
             done = _mend(connection, path, head, fetch)
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise damaged(path, error) from None
         finally:
             connection.close()

@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from shoal.errors import InputError, MachineError
+from shoal.errors import InputError, MachineError, shown
 from shoal.ledger.digest import digest, le64
 from shoal.ledger.wal import WalReport, check_wal
 
@@ -26,6 +26,9 @@ _FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MADE: Final = b"the ledger beside this file was made\n"
 #: bytes of a write-ahead log that is looked through at open; it is folded into the file every 1000 pages
 WAL_BYTES_MAX: Final = 256 * 2**20
+
+#: what sqlite3 raises.  A message of SQLite that quotes damaged bytes cannot be decoded: that is damage, too.
+FAILURES: Final = (sqlite3.Error, UnicodeError)
 
 TABLES: Final = {
     "entries": "CREATE TABLE entries (idx INTEGER PRIMARY KEY, data BLOB NOT NULL, sum BLOB NOT NULL) STRICT",
@@ -135,7 +138,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             connection.execute(f"PRAGMA {pragma}")
         if not is_empty(connection):
             _check_format(path, connection)
-    except sqlite3.Error as error:
+    except FAILURES as error:
         connection.close()
         raise damaged(path, error) from None
     except InputError:
@@ -178,12 +181,12 @@ def note_made(lock: int) -> None:
     os.fsync(lock)
 
 
-def damaged(path: Path, error: sqlite3.Error) -> InputError | MachineError:
+def damaged(path: Path, error: Exception) -> InputError | MachineError:
     """What a failure of SQLite means: the file's bytes, or the machine."""
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or not name.startswith("SQLITE_"):
-        return InputError("store.damaged", f"{path}: the database is damaged: {error}")
-    return MachineError("store.write", f"{path}: {error} ({name})")
+        return InputError("store.damaged", f"{path}: the database is damaged: {shown(str(error))}")
+    return MachineError("store.write", f"{path}: {shown(str(error))} ({name})")
 
 
 def _check_format(path: Path, connection: sqlite3.Connection) -> None:
@@ -199,4 +202,4 @@ def _check_format(path: Path, connection: sqlite3.Connection) -> None:
         raise InputError("store.format", f"{path}: other tables than a ledger has")
     faults = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
     if faults != ["ok"]:
-        raise InputError("store.damaged", f"{path}: the database is damaged: {faults[0]}")
+        raise InputError("store.damaged", f"{path}: the database is damaged: {shown(str(faults[0]))}")

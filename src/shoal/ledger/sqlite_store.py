@@ -20,6 +20,7 @@ from shoal.errors import InputError, MachineError
 from shoal.ledger.entry import GENESIS_PREV, Entry, decode_entry, encode_entry, entry_hash
 from shoal.ledger.log_store import Extent, LogStore, Step
 from shoal.ledger.sqlite_file import (
+    FAILURES,
     check_place,
     connect,
     damaged,
@@ -75,7 +76,7 @@ class SqliteStore(LogStore):
             raise
         try:
             self._open()
-        except sqlite3.Error as error:
+        except FAILURES as error:
             self.close()
             raise damaged(path, error) from None
         except BaseException:
@@ -125,7 +126,7 @@ class SqliteStore(LogStore):
             head = Head(after.hard, after.compacted, first, after.last_index, after.last_term, after.last_hash)
             self._put_head("extent", msgspec.msgpack.encode(head))
             self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except FAILURES as error:
             self._broken = True
             raise damaged(self.path, error) from None
         except BaseException:
@@ -148,10 +149,10 @@ def read_heads(connection: sqlite3.Connection, path: Path) -> tuple[Head, Snapsh
     """
     try:
         rows = {name: (data, sum_) for name, data, sum_ in connection.execute("SELECT name, data, sum FROM heads")}
-    except sqlite3.Error as error:
+    except FAILURES as error:
         raise damaged(path, error) from None
     for name, (data, sum_) in rows.items():
-        if row_sum(name, 0, data) != sum_:
+        if not isinstance(data, bytes) or row_sum(name, 0, data) != sum_:
             raise InputError("store.damaged", f"{path}: the row {name!r} does not have its checksum")
     if "extent" not in rows or not rows.keys() <= {"extent", "snapshot"}:
         raise InputError("store.damaged", f"{path}: the row that says where the log ends is missing")
@@ -165,9 +166,9 @@ def read_heads(connection: sqlite3.Connection, path: Path) -> tuple[Head, Snapsh
     return head, snapshot
 
 
-def read_row(path: Path, index: int, data: bytes, sum_: bytes) -> Entry:
+def read_row(path: Path, index: int, data: object, sum_: object) -> Entry:
     """The entry in a row.  raises  InputError  ``store.damaged``"""
-    if row_sum("entries", index, data) != sum_:
+    if not isinstance(data, bytes) or row_sum("entries", index, data) != sum_:
         raise InputError("store.damaged", f"{path}: entry {index} does not have its checksum")
     try:
         entry = decode_entry(data)
@@ -188,7 +189,7 @@ def read_rows(connection: sqlite3.Connection, path: Path, first: int, last: int)
     while first <= last:
         try:
             rows = connection.execute(query, (first, last, _PAGE_ROWS)).fetchall()
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise damaged(path, error) from None
         for index, data, sum_ in rows:
             if index != first:

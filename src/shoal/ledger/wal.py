@@ -67,7 +67,9 @@ def check_wal(data: bytes) -> WalReport:
         good = i + 1
         committed = good if commit else committed
     rest = [_FRAME.unpack_from(data, _HEADER.size + i * step) for i in range(good, count)]
-    own = [i for i, frame in enumerate(rest) if frame[2:4] == (salt_1, salt_2)]
+    # Frames of an earlier log may follow, with other salts; one salt that fits tells a damaged frame of this log.
+    own = [i for i, frame in enumerate(rest) if frame[2] == salt_1 or frame[3] == salt_2]
     commits = sum(1 for i in own if rest[i][1])
-    lost = (good - committed) + (own[-1] + 1 if own else 0)
+    piece = good == count and (len(data) - _HEADER.size) % step != 0
+    lost = (good - committed) + (own[-1] + 1 if own else 0) + piece
     return WalReport(committed, lost, damaged=commits >= 2)
