@@ -112,4 +112,7 @@ def test_the_same_ledger_has_the_same_bytes() -> None:
     whole = hashlib.sha256(b"".join(map(encode_entry, built.entries))).hexdigest()
     assert built.genesis.hex() == "fafcac53840bbb039ccba3687f22a50becdb6c0fb9bb4a2a6049213e524fa413"
     assert whole == "e9e834064ab2009826212839e2fce58e443fe0b8d024872b529359f1529e752c"
-    assert hashlib.sha256(built.ledger.encode()).hexdigest() == "24276bfc8b6849053dcc3ca71c8dfe501ee1c683e92ee89466cef853cc7f372b"
+    assert (
+        hashlib.sha256(built.ledger.encode()).hexdigest()
+        == "24276bfc8b6849053dcc3ca71c8dfe501ee1c683e92ee89466cef853cc7f372b"
+    )

@@ -440,7 +440,7 @@ def test_repair_believes_no_other_entry(tmp_path: Path) -> None:
     before = path.read_bytes()
     forged = msgspec.structs.replace(entries[7], payload=b"forged")
     for fetch in (lambda _: forged, lambda _: entries[8], lambda _: None):
-        with pytest.raises(InputError, match="entry 8 .* it is committed and no peer gave it"):
+        with pytest.raises(InputError, match=r"entry 8 .* it is committed and no peer gave it"):
             repair(path, fetch)
         assert path.read_bytes() == before
 

@@ -7,6 +7,7 @@ import io
 import random
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -75,7 +76,7 @@ def test_a_thousand_rounds_hold(long: SwarmBuilder) -> None:
     assert outcomes.count("certified") == 1000 and outcomes.count("aborted") == 34
     assert [r.round for r in report.rounds if r.outcome == "certified"] == list(range(1, 1001))
     certified = [r for r in report.rounds if r.outcome == "certified"]
-    assert all(b.base == a.model for a, b in zip(certified, certified[1:], strict=False))
+    assert all(b.base == a.model for a, b in pairwise(certified))
     made = {read_statement(e.payload)[0].type for e in long.entries}
     assert {TYPES[t][1] for t in made} >= {"member-added", "member-removed", "keys-rotated", "abort", "noop", "note"}
 
@@ -244,7 +245,7 @@ def test_export_bytes(small: SwarmBuilder) -> None:
 def test_export_at_every_length(small: SwarmBuilder) -> None:
     data = exported(small.entries[:3])
     for length in range(len(data)):
-        with pytest.raises(InputError, match="cut|not an exported"):
+        with pytest.raises(InputError, match=r"cut|not an exported"):
             list(ExportReader(io.BytesIO(data[:length]), "file"))
     with pytest.raises(InputError, match="follow the footer"):
         list(ExportReader(io.BytesIO(data + b"\x00"), "file"))

@@ -81,9 +81,10 @@ def _opened(path: Path) -> Iterator[Archive | ExportReader]:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise MachineError("ledger.file", f"{name}: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError("ledger.file", f"{name}: not a regular file")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise InputError("ledger.file", f"{name}: not a regular file")
         if file.read(len(SQLITE_MAGIC)) != SQLITE_MAGIC:
             file.seek(0)
             yield ExportReader(file, name)
@@ -170,7 +171,6 @@ def show(
 
     wanted = _range(entries)
     listed: list[dict[str, Any]] = []
-    names: dict[bytes, str] = {}
     with _opened(file) as ledger:
 
         def watch(entry: Entry, statement: Statement) -> None:
@@ -179,19 +179,19 @@ def show(
 
         report = check(ledger, _genesis(genesis), signatures=False, watch=watch)
         name = ledger.name
-    names.update((i, m.name) for i, m in report.state.registry.members.items())
     rounds = report.rounds[-last:] if last else report.rounds
     if format is Format.json:
         found = {"entries": listed} if entries else {"rounds": [round_facts(r) for r in report.rounds]}
         print_json({"file": name, "signatures_checked": False, **summary(report), **found, **_error(name, report)})
-    else:
+    elif report.entries:
         print_summary(report)
         print_members(report)
         if entries:
-            print_entries(listed, names)
+            print_entries(listed, {i: m.name for i, m in report.state.registry.members.items()})
         else:
             print_rounds(report, rounds)
-        note("signatures were not checked: shoal ledger verify does that")
+        if report.fault is None:
+            note("signatures were not checked: shoal ledger verify does that")
     _leave(name, report)
 
 
