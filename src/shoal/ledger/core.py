@@ -96,7 +96,8 @@ class State:
         "added", "barred", "beat", "counters", "elapsed", "evidence", "flush", "generation", "handed_hard",
         "heartbeat_elapsed", "hooks", "incoming", "installed", "introduced", "leader", "log", "me", "options",
         "outbox", "progress", "promoted", "quiet", "read_states", "reads", "removals", "role", "roster", "seen",
-        "seen_pairs", "snapshot", "snapshot_head", "term", "timeout", "transferee", "uncommitted", "vote", "vote_lives", "votes",
+        "seen_pairs", "snapshot", "snapshot_head", "term", "timeout", "transferee", "uncommitted",
+        "vote", "vote_lives", "votes",
     )  # fmt: skip
 
     def __init__(self, me: PeerId, options: Options, hooks: Hooks, log: Log, roster: Roster) -> None:

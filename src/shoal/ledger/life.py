@@ -114,6 +114,12 @@ def forget(state: State, peer: PeerId) -> None:
         state.seen_pairs = tuple(sorted(state.seen.items()))
 
 
+def forget_all(state: State) -> None:
+    """Who was removed and let in anew under a snapshot is not told: better forget a life than accuse a good one."""
+    state.seen.clear()
+    state.seen_pairs = ()
+
+
 def must_keep_silent(state: State) -> bool:
     """A life that cannot be trusted to remember its votes gives none."""
     if state.barred:

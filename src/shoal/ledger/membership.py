@@ -83,6 +83,7 @@ def jump(state: State, configuration: Configuration, index: int) -> None:
     state.promoted = index if was_promoted and state.log.last >= state.barred else 0
     state.added = index if state.me in configuration and state.me not in state.roster.current else 0
     state.removals.clear()
+    life.forget_all(state)
     state.roster = Roster(configuration, index)
 
 

@@ -116,6 +116,7 @@ class Raft:
         _load(state, entries)
         log.handed = log.stable = log.last
         log.commit_to(hard_state.commit)
+        state.removals = [removal for removal in state.removals if removal[0] > log.committed]
         state.term, state.vote = max(hard_state.term, log.last_term), hard_state.vote
         if state.term > hard_state.term:
             state.vote = NOBODY

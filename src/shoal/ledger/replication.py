@@ -220,7 +220,7 @@ def on_append(state: State, m: Append) -> None:
 
 
 def safe_commit(m: Append, last_new: int) -> int:
-    """Only what this very message showed to be the leader's may be taken as decided (Raft, figure 2, AppendEntries 5)."""
+    """Only what this very message showed to be the leader's may be taken as decided (Raft, figure 2)."""
     return min(m.commit, last_new)
 
 
