@@ -140,11 +140,13 @@ INLINE void mean_block(const char* const* rows, int64_t count, int64_t at, const
     if constexpr (T::TYPE == F64) {
         wide_mean_block<U>(rows, count, at, w, total, mean);
     } else {
+        const bool many = U > 1 && count > STREAMS_MAX;
         vd sum[U];
         for (int u = 0; u < U; u++) sum[u] = all(w[0]) * widen<T>(rows[0] + at + u * STEP);
         for (int64_t i = 1; i < count; i++) {
             const char* row = rows[i] + at;
             vd weight = all(w[i]);
+            if (many) fetch(row, 2 * U * STEP, U * STEP);
             for (int u = 0; u < U; u++) sum[u] = add_product<EXACT>(weight, widen<T>(row + u * STEP), sum[u]);
         }
         for (int u = 0; u < U; u++) mean[u] = sum[u] / all(total.sum);

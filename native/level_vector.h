@@ -83,6 +83,16 @@ INLINE void put(void* to, V v) {
     }
 }
 
+// With more inputs than this, the processor loses count of the streams it reads ahead, and must be told (measured: 32
+// inputs twice as fast; for 8 it would be slower).
+constexpr int64_t STREAMS_MAX = 12;
+
+// Asks for `bytes` that will be read soon; a hint, any address is allowed.
+INLINE void fetch(const char* from, int64_t ahead, int64_t bytes) {
+    const uintptr_t at = reinterpret_cast<uintptr_t>(from) + uintptr_t(ahead);
+    for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(reinterpret_cast<const void*>(at + uintptr_t(b)), 0, 2);
+}
+
 INLINE void fence() {
 #if defined(__x86_64__)
     _mm_sfence();
