@@ -24,10 +24,10 @@ class Device:
 def cuda_devices() -> tuple[list[Device], str]:
     """The CUDA devices of this machine, and if there are none, why (one clause for people)."""
     try:
-        from shoal.kernels import _cuda
+        import shoal.kernels._cuda as native
     except ImportError:
         return [], "Shoal was built without CUDA (no nvcc was found; SHOAL_CUDA=1 makes the build insist)"
-    found, error = _cuda.devices()
+    found, error = native.devices()
     reason = f"the CUDA runtime answers {error}" if error else "the CUDA runtime finds no device"
     return [Device(*row) for row in found], "" if found else reason
 
