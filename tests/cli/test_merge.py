@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper, save
 from small_nets import save_net, weight_of
 
 from shoal.cli.merge import parse_parameters, parse_weights
@@ -126,6 +126,22 @@ def test_device(shoal: Callable, nets: list[np.ndarray]) -> None:
 def test_output_may_be_an_input(shoal: Callable, nets: list[np.ndarray]) -> None:
     assert shoal("merge", A, B, "-o", A).code == 0
     near(weight_of(A), np.mean(nets[:2], axis=0))
+
+
+@pytest.mark.parametrize("word", ["--quantised", "--quantized"])
+def test_quantised_weights(shoal: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    for scale, name in ((0.5, A), (1.5, B)):
+        tensors = [numpy_helper.from_array(np.array([-10, 4], np.int8), "q")]
+        tensors.append(numpy_helper.from_array(np.array(scale, np.float32), "s"))
+        nodes = [helper.make_node("DequantizeLinear", ["q", "s"], ["y"])]
+        graph = helper.make_graph(nodes, "net", [], [helper.make_tensor_value_info("y", 1, [2])], tensors)
+        save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), name)
+    assert "scale s" in shoal("merge", A, B, "-o", "o.onnx").error()
+    assert shoal("merge", A, B, "-o", "o.onnx", word, "merge").code == 0
+    near(weight_of("o.onnx", "s"), np.float32(10 / 127))
+    assert weight_of("o.onnx", "q").tolist() == [-127, 51]
+    assert "refuse, merge" in shoal("merge", A, B, "-o", "o.onnx", word, "average").error()
 
 
 def test_recipe(shoal: Callable, nets: list[np.ndarray], tmp_path: Path) -> None:

@@ -112,6 +112,15 @@ def merge(
     nonfinite: Annotated[
         str, typer.Option("--nonfinite", help="NaN and Inf: refuse or allow.", rich_help_panel=WHICH)
     ] = "refuse",
+    quantised: Annotated[
+        str,
+        typer.Option(
+            "--quantised",
+            "--quantized",
+            help="Quantised weights that differ: refuse, or merge the numbers they stand for.",
+            rich_help_panel=WHICH,
+        ),
+    ] = "refuse",
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.", rich_help_panel=HOW)] = "cpu",
     threads: Annotated[
         int, typer.Option("--threads", min=0, help="0: all cores, or SHOAL_THREADS.", rich_help_panel=HOW)
@@ -157,6 +166,7 @@ def merge(
         nonfinite=cast(Any, nonfinite),
         threads=threads,
         parameters=wish.parameters,
+        quantised=cast(Any, quantised),
     )
     report = _merge_wish(wish, output, options, outer_state, quiet or format is Format.json)
     if format is Format.json:

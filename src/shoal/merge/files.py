@@ -14,6 +14,7 @@ import numpy as np
 
 from shoal.errors import ArgumentError, InputError, ShoalError, shown
 from shoal.limits import DIGEST_CHUNK_BYTES
+from shoal.merge.as_numbers import AsNumbers
 from shoal.merge.engine import Engine
 from shoal.merge.options import MergeOptions, Plan, plan
 from shoal.merge.report import Report
@@ -171,19 +172,23 @@ def merge_files(
         ground = None if base is None else stack.enter_context(ModelFile.open(base))
         everything = files if ground is None else [*files, ground]
         require_agreement(everything)
+        sources, below = [FileSource(file) for file in files], None if ground is None else FileSource(ground)
+        numbers = AsNumbers(checked, files[0], sources, below)
         engine = Engine(
             checked,
-            [FileSource(file) for file in files],
-            None if ground is None else FileSource(ground),
+            [numbers.source(source) for source in sources],
+            None if below is None else numbers.source(below),
             frozenset(files[0].structure.scales),
         )
-        written = engine.rewritten()
+        written = engine.rewritten() | numbers.beside()
         writer = stack.enter_context(ModelWriter(files[0], output, written, _data_files(everything)))
         sink = FileSink(writer, files[0], written)
         moments = None
         if checked.outer is not None:
             moments = stack.enter_context(FileMoments(checked.outer, outer_state, engine.floats))
-        outcome = engine.run(sink, moments)
+        target = numbers.sink(sink)
+        outcome = engine.run(target, moments)
+        target.finish()
         for file in everything:
             file.check_unchanged()
         digest = sink.digest()
@@ -202,8 +207,8 @@ def merge_files(
         tensors_passed=outcome.passed,
         tensors_local=outcome.local,
         numbers=outcome.parameters,
-        bytes_read=outcome.bytes_read,
-        bytes_written=outcome.bytes_written,
+        bytes_read=outcome.bytes_read - numbers.extra,
+        bytes_written=outcome.bytes_written - target.extra,
         seconds=time.monotonic() - start,
         passes=outcome.passes,
         notes=outcome.notes,

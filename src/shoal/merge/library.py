@@ -13,7 +13,7 @@ from shoal.errors import ArgumentError, shown
 from shoal.merge.arrays import as_array, as_target, overlapping
 from shoal.merge.engine import Engine
 from shoal.merge.moments import MemoryMoments
-from shoal.merge.options import Integers, MergeOptions, Nonfinite, Progress, plan
+from shoal.merge.options import Integers, MergeOptions, Nonfinite, Progress, Quantised, plan
 from shoal.merge.source import MemorySink, MemorySource
 from shoal.merge.tile import Array
 
@@ -30,6 +30,7 @@ def merge(
     exclude: Iterable[str] = (),
     integers: Integers = "require-equal",
     nonfinite: Nonfinite = "refuse",
+    quantised: Quantised = "refuse",
     threads: int = 0,
     out: Any = None,
     progress: Progress | None = None,
@@ -53,6 +54,8 @@ def merge(
     include, exclude   globs on tensors' names; what is not selected keeps the first model's value
     integers   whole numbers that differ: "require-equal" (refuse), "first", or "max" of each element
     nonfinite  NaN and Inf: "refuse" or "allow"
+    quantised  of files and Model objects, whole numbers that a DequantizeLinear turns into weights: "refuse" those that
+               differ, or "merge" the numbers that they stand for
     threads    0: SHOAL_THREADS, or all cores
     out        arrays in the form of a model, written in place and returned (they may be an input's own); for files a
                path.  If the merge is refused half-way, arrays that were given as out hold an unusable mixture.
@@ -60,7 +63,17 @@ def merge(
     raises     ArgumentError  naming "model 2" and the tensor;  InputError, MachineError for files
     """
     options = MergeOptions(
-        weights, method, outer, _globs(include), _globs(exclude), integers, nonfinite, threads, progress, parameters
+        weights,
+        method,
+        outer,
+        _globs(include),
+        _globs(exclude),
+        integers,
+        nonfinite,
+        threads,
+        progress,
+        parameters,
+        quantised,
     )
     given = _models(models)
     if isinstance(given[0], str | os.PathLike):
@@ -74,6 +87,8 @@ def merge(
         if out is not None:
             result.save(out)
         return result
+    if quantised == "merge":
+        raise ArgumentError("merge.option", "quantised=merge needs paths or loaded models: arrays have no graph")
     forms = [_Form.of(model, f"model {i + 1}") for i, model in enumerate(given)]
     ground = None if base is None else _Form.of(base, "base")
     return _merge_forms(forms, ground, options, outer_state, out)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from shoal.errors import ArgumentError
+from shoal.merge.as_numbers import AsNumbers
 from shoal.merge.engine import Engine
 from shoal.merge.files import FileSource
 from shoal.merge.moments import MemoryMoments
@@ -68,13 +69,21 @@ def merge_models(models: Sequence[Any], options: MergeOptions, base: Any, outer_
     require_agreement(files)
     sources = [ModelSource(m, file, label) for (label, m), file in zip(named, files, strict=True)]
     ground = None if base is None else sources.pop()
-    engine = Engine(checked, sources, ground, frozenset(files[0].structure.scales))
-    sink = _Arrays(engine.rewritten(), sources[0].tensors)
+    numbers = AsNumbers(checked, files[0], sources, ground)
+    engine = Engine(
+        checked,
+        [numbers.source(source) for source in sources],
+        None if ground is None else numbers.source(ground),
+        frozenset(files[0].structure.scales),
+    )
+    sink = _Arrays(engine.rewritten() | numbers.beside(), sources[0].tensors)
     if outer_state is not None and not isinstance(outer_state, MutableMapping):
         raise ArgumentError("outer.state", "outer_state of Model objects must be a dict")
     state = {} if outer_state is None else outer_state
     moments = None if checked.outer is None else MemoryMoments(checked.outer, state, engine.floats)
-    engine.run(sink, moments)
+    target = numbers.sink(sink)
+    engine.run(target, moments)
+    target.finish()
     for file in files:
         file.check_unchanged()
     if moments is not None and checked.outer is not None:

@@ -16,6 +16,7 @@ from shoal.merge.rules import Rule, canonical, find, shown
 
 Integers = Literal["require-equal", "first", "max"]
 Nonfinite = Literal["refuse", "allow"]
+Quantised = Literal["refuse", "merge"]
 #: (bytes read so far, bytes to read); called from any thread, never from two at once
 Progress = Callable[[int, int], None]
 
@@ -34,6 +35,8 @@ class MergeOptions:
     threads     0: SHOAL_THREADS or all cores
     progress    called with (bytes read, bytes to read)
     parameters  of the rule and of the outer optimiser, by name
+    quantised   weights of DequantizeLinear that differ: refuse (whole numbers: as ``integers`` says), or merge the
+                numbers that they stand for, and quantise the result (docs/FORMAT.md, "Quantised weights")
     """
 
     weights: Sequence[float] | None = None
@@ -46,6 +49,7 @@ class MergeOptions:
     threads: int = 0
     progress: Progress | None = None
     parameters: Mapping[str, object] = field(default_factory=dict)
+    quantised: Quantised = "refuse"
 
     def selects(self, key: str) -> bool:
         """True if a tensor of that key is merged; False if it keeps the first model's value."""
@@ -119,6 +123,7 @@ def _check_words(options: MergeOptions) -> None:
     for name, value, words in (
         ("integers", options.integers, get_args(Integers)),
         ("nonfinite", options.nonfinite, get_args(Nonfinite)),
+        ("quantised", options.quantised, get_args(Quantised)),
     ):
         if value not in words:
             raise ArgumentError("merge.option", f"{name} is {shown(value)}; expected one of {', '.join(words)}")
@@ -164,4 +169,14 @@ def _number(weight: object) -> float:
         return math.nan
 
 
-__all__ = ["Integers", "MergeOptions", "Nonfinite", "Plan", "Progress", "canonical", "check_weights", "plan"]
+__all__ = [
+    "Integers",
+    "MergeOptions",
+    "Nonfinite",
+    "Plan",
+    "Progress",
+    "Quantised",
+    "canonical",
+    "check_weights",
+    "plan",
+]

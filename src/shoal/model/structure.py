@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -82,17 +82,18 @@ class Structure:
     scales: frozenset[str]
 
 
-def scale_keys(uses: Iterable[tuple[str, str]], graphs: dict[str, Graph], tensors: Container[str]) -> frozenset[str]:
-    """Keys of the tensors that (scope, name) pairs mean: looked up in the graph, then in those around it."""
-    found = set()
-    for start, name in set(uses):
-        scope = start
-        while True:
-            key = f"{scope}::{name}" if scope else name
-            if key in tensors:
-                found.add(key)
-                break
-            if not scope or (scope.startswith("function:") and not graphs[scope].parent):
-                break
-            scope = graphs[scope].parent
-    return frozenset(found)
+def resolve(scope: str, name: str, graphs: Mapping[str, Graph], keys: Container[str]) -> str | None:
+    """The key among ``keys`` that a name in a graph means: looked up in the graph, then in those around it."""
+    while True:
+        key = f"{scope}::{name}" if scope else name
+        if key in keys:
+            return key
+        if not scope or (scope.startswith("function:") and not graphs[scope].parent):
+            return None
+        scope = graphs[scope].parent
+
+
+def scale_keys(uses: Iterable[tuple[str, str]], graphs: Mapping[str, Graph], tensors: Container[str]) -> frozenset[str]:
+    """Keys of the tensors that (scope, name) pairs mean."""
+    found = (resolve(scope, name, graphs, tensors) for scope, name in set(uses))
+    return frozenset(key for key in found if key is not None)
