@@ -39,11 +39,14 @@ def make_seal(hash_: bytes, leader: Identity) -> bytes:
 
 
 class Ledger:
-    """The state, and ``apply``."""
+    """The state, and ``apply``.
+
+    check  what is called for each signature; certificate.check_now raises where one does not hold
+    """
 
     def __init__(self, state: State | None = None, check: SignatureCheck = check_now) -> None:
         self.state = state or State()
-        self._check = check
+        self.check = check
         self._payloads = {start for _, start in self.state.recent.values()}
 
     # --- copies and snapshots -----------------------------------------------------------------------------------------
@@ -59,7 +62,7 @@ class Ledger:
 
     def copy(self) -> Ledger:
         """An independent one, to try entries on."""
-        return Ledger(decode_state(self.encode()), self._check)
+        return Ledger(decode_state(self.encode()), self.check)
 
     # --- the next entry -----------------------------------------------------------------------------------------------
 
@@ -93,7 +96,7 @@ class Ledger:
             self._check_seen(statement, start)
             leader = self._check_term(entry, statement, body)
             self._check_seal(entry, leader, hash_)
-            follow(state, Said(entry.index, statement, body, self._check))
+            follow(state, Said(entry.index, statement, body, self.check))
             state.leader, state.leader_key = leader
         state.index, state.term, state.head = entry.index, entry.term, hash_
         state.sealed = entry.index if entry.seal or entry.index == GENESIS_INDEX else state.sealed
@@ -126,7 +129,7 @@ class Ledger:
         founder = next((c for c in body.members if member_id(c.signing) == statement.author), None)
         if founder is None:
             raise PeerError("ledger.author", "the genesis is not signed by one of its members")
-        self._check(founder.signing, statement.signature, statement.signed(), "the author's signature")
+        self.check(founder.signing, statement.signature, statement.signed(), "the author's signature")
         state.genesis, state.swarm, state.policy, state.layout = hash_, body.swarm, policy, body.layout
         state.model, state.registry = body.base, registry
 
@@ -137,7 +140,7 @@ class Ledger:
         author = state.registry.members.get(statement.author)
         if author is None:
             raise PeerError("ledger.author", f"{statement.author.hex()[:16]} is no member here")
-        self._check(author.signing, statement.signature, statement.signed(), "the author's signature")
+        self.check(author.signing, statement.signature, statement.signed(), "the author's signature")
 
     def _check_seen(self, statement: Statement, start: bytes) -> None:
         recent = self.state.recent.get(statement.seen_index)
@@ -177,4 +180,4 @@ class Ledger:
         if sealer != leader[0]:
             found = f"sealed by {sealer.hex()[:16]}, the leader of term {entry.term} is {leader[0].hex()[:16]}"
             raise PeerError("ledger.seal", found)
-        self._check(leader[1], signature, seal_statement(hash_), "the leader's seal")
+        self.check(leader[1], signature, seal_statement(hash_), "the leader's seal")
