@@ -182,12 +182,7 @@ def _extended(extent: Extent, entries: Sequence[Entry]) -> Extent:
 def _checked_hard_state(extent: Extent, new: HardState) -> HardState:
     """``new`` with the store's own generation.  raises  ArgumentError  ``store.hard-state``"""
     old = extent.hard
-    if (
-        new.term < old.term
-        or new.commit < old.commit
-        or new.commit > extent.last_index
-        or len(new.vote) > DIGEST_BYTES
-    ):
+    if new.term < old.term or new.commit < old.commit or new.commit > extent.last_index or len(new.vote) > DIGEST_BYTES:
         found = f"term {old.term} -> {new.term}, commit {old.commit} -> {new.commit}, last entry {extent.last_index}"
         raise ArgumentError("store.hard-state", f"hard state cannot go back or ahead of the log: {found}")
     if new.term == old.term and old.vote and new.vote != old.vote:
