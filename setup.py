@@ -18,6 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -51,9 +52,10 @@ class BuildNative(build_ext):
         levels = [s for s in ext.sources if Path(s).name in LEVEL_FLAGS]
         device = [s for s in ext.sources if s.endswith(".cu")]
         ext.sources = [s for s in ext.sources if s not in levels and s not in device]
-        for source in levels:
-            flags = [*(ext.extra_compile_args or []), *LEVEL_FLAGS[Path(source).name]]
-            ext.extra_objects += self._compile(ext, source, flags)
+        # The level files take a quarter of a minute each: side by side.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for objects in pool.map(lambda source: self._compile(ext, source), levels):
+                ext.extra_objects += objects
         if device:
             try:
                 ext.extra_objects += [self._nvcc(source) for source in device]
@@ -65,7 +67,8 @@ class BuildNative(build_ext):
                 return
         super().build_extension(ext)
 
-    def _compile(self, ext: Extension, source: str, flags: list[str]) -> list[str]:
+    def _compile(self, ext: Extension, source: str) -> list[str]:
+        flags = [*(ext.extra_compile_args or []), *LEVEL_FLAGS[Path(source).name]]
         newest = max(p.stat().st_mtime for p in [Path(source), Path("setup.py"), *NATIVE.glob("*.h")])
         target = Path(self.build_temp, source).with_suffix(".o")
         if target.exists() and target.stat().st_mtime > newest and not self.force:
