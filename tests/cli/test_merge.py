@@ -64,8 +64,11 @@ def test_base_and_outer_with_its_memory(shoal: Callable, nets: list[np.ndarray])
     delta = np.mean(nets[:2], axis=0) - nets[3]
     assert "momentum" in shoal(*words).out
     near(weight_of("o.onnx"), nets[3] + 0.5 * delta)
+    assert "state.onnx: the state of momentum belongs to the base" in shoal(*words).error()
+    words[words.index("base.onnx")] = "o.onnx"
     assert shoal(*words).code == 0
-    near(weight_of("o.onnx"), nets[3] + 0.5 * 1.9 * delta)
+    first = nets[3] + 0.5 * delta
+    near(weight_of("o.onnx"), first + 0.5 * (0.9 * delta + np.mean(nets[:2], axis=0) - first))
 
 
 def test_base_is_needed(shoal: Callable, nets: list[np.ndarray]) -> None:

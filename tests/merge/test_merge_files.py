@@ -98,30 +98,6 @@ def test_more_models_than_fit_into_the_buffers(files: Any, tmp_path: Path, monke
         assert_equal_to(tmp_path / "out.onnx", shoal.merge(models, method=method))
 
 
-@pytest.mark.parametrize("outer", ["sgd", "momentum", "adam"])
-def test_outer_state_in_a_file(outer: str, files: Any, tmp_path: Path) -> None:
-    paths, base_path, models, base = files
-    memory: dict[str, Any] = {}
-    for _ in range(2):
-        expected = shoal.merge(models, base=base, outer=outer, outer_state=memory)
-        options = shoal.MergeOptions(outer=outer)
-        shoal.merge_files(paths, tmp_path / "out.onnx", options, base=base_path, outer_state=tmp_path / "state.onnx")
-        assert_equal_to(tmp_path / "out.onnx", expected)
-    assert_equal_to(tmp_path / "state.onnx", memory)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.onnx", "state.onnx"]
-
-
-def test_a_state_of_another_optimiser_is_refused_and_stays(files: Any, tmp_path: Path) -> None:
-    paths, base_path, *_ = files
-    out, state = tmp_path / "out.onnx", tmp_path / "state.onnx"
-    shoal.merge_files(paths, out, shoal.MergeOptions(outer="adam"), base=base_path, outer_state=state)
-    before, old = state.read_bytes(), out.read_bytes()
-    with pytest.raises(InputError, match="state of a merge of this model with yogi") as caught:
-        shoal.merge_files(paths, out, shoal.MergeOptions(outer="yogi"), base=base_path, outer_state=state)
-    assert caught.value.code == "outer.state"
-    assert state.read_bytes() == before and out.read_bytes() == old
-
-
 @pytest.mark.parametrize("method", ["mean", "median", "krum", "ties"])
 @pytest.mark.parametrize("threads", [1, 4])
 def test_the_first_bad_number_is_named_and_nothing_is_written(

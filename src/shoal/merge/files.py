@@ -22,7 +22,7 @@ from shoal.merge.source import Item, Kind, Source, Tensor
 from shoal.merge.state import FileMoments
 from shoal.merge.tile import Array
 from shoal.model.agree import require_agreement
-from shoal.model.digest import ModelDigest, TensorDigest, strings_digest, tensor_digest
+from shoal.model.digest import ModelDigest, TensorDigest, model_digest, strings_digest, tensor_digest
 from shoal.model.file import ModelFile
 from shoal.model.model import Model
 from shoal.model.tensor import Role, Storage, TensorRef
@@ -154,7 +154,8 @@ def merge_files(
     models       paths, in the order of the weights; graph and everything that is not merged come from the first
     output       path; it may be one of the inputs.  It appears whole at the end, or not at all.
     base         the model that all were trained from (rules that need one, outer optimisers)
-    outer_state  the outer optimiser's memory: read if the file exists, written after the output
+    outer_state  the outer optimiser's memory: read if the file exists, and written.  It belongs to one base, the output
+                 of the merge before; with another base it is refused (remove the file to start anew)
     returns      Report
     raises       ArgumentError  the options are at fault
                  InputError     a file is; nothing was written
@@ -185,17 +186,21 @@ def merge_files(
         sink = FileSink(writer, files[0], written)
         moments = None
         if checked.outer is not None:
-            moments = stack.enter_context(FileMoments(checked.outer, outer_state, engine.floats))
+            of_base = b"" if ground is None or outer_state is None else model_digest(ground, threads=engine.threads)
+            moments = stack.enter_context(FileMoments(checked.outer, outer_state, engine.floats, of_base))
         target = numbers.sink(sink)
         outcome = engine.run(target, moments)
         target.finish()
         for file in everything:
             file.check_unchanged()
         digest = sink.digest()
+        if moments is not None:
+            # Before the output, and the state before stays until that is there: whenever the machine stops, the base
+            # that is there has its state.
+            moments.commit(digest)
         writer.commit(digest)
         if moments is not None:
-            # After the output: if the machine stops between the two, the same merge can be done again.
-            moments.commit()
+            moments.finish()
     return Report(
         output=str(Path(output)),
         models=tuple(str(path) for path in models),

@@ -220,8 +220,8 @@ def _histogram(prefix: Array, settled: int, bits: int) -> Callable[[Tile], Array
 
 
 def _dropper(run: Run) -> Sparsify:
-    """Drop by Philox4x64 (Salmon et al., SC 2011): a count gives 8 words of 32 bits; element e takes word e % 8 of
-    count e // 8."""
+    """Drop by Philox4x64-10 (Salmon et al., SC 2011): a count gives 8 words of 32 bits; element e takes word e % 8 of
+    count e // 8 + 1 (docs/FORMAT.md, "DARE's random numbers")."""
     density, seed, places = run.parameters["density"], run.parameters["seed"], run.places
     below = min(int(density * 2**32), 2**32 - 1)
 

@@ -50,7 +50,8 @@ def merge(
     method     name of a rule: `shoal.rules()` lists them with their parameters, which go into **parameters
     base       the model that all were trained from, in the same form (rules that need one, outer optimisers)
     outer      outer optimiser: sgd, momentum, nesterov, adam, yogi, adagrad; its parameters go into **parameters, too
-    outer_state  its memory: a dict that is changed in place (start with {}), or for files a path
+    outer_state  its memory: a dict that is changed in place (start with {}), or for files a path; a file belongs to the
+               base that its last step made, and is refused with another
     include, exclude   globs on tensors' names; what is not selected keeps the first model's value
     integers   whole numbers that differ: "require-equal" (refuse), "first", or "max" of each element
     nonfinite  NaN and Inf: "refuse" or "allow"

@@ -1,6 +1,7 @@
 """The memory of an outer optimiser: its moments, from one merge to the next, as named arrays.
 
-Names: "<optimiser>/step" (int64, number of steps taken) and "<optimiser>/<moment>/<key of the tensor>".
+Names: "<optimiser>/step" (int64, number of steps taken) and "<optimiser>/<moment>/<key of the tensor>"; in files also
+"<optimiser>/base" (uint8[32], digest of the model that the last step has made).
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from shoal.merge.outer import Outer, moment_dtype
 from shoal.merge.source import Item, Tensor
 from shoal.merge.tile import Array
 from shoal.merge.tiles import Buffers
+
+#: a digest that stands for "not known": the state goes with any base.
+ANY_BASE = bytes(32)
 
 
 class Moments(Protocol):
@@ -70,6 +74,9 @@ class MemoryMoments:
                     self._state[name] = self._new[name].reshape(tuple(dims))
         taken = int(np.asarray(self._state.get(step_name(outer), 0)))
         self._state[step_name(outer)] = np.array(taken + 1, np.int64)
+        if base_name(outer) in self._state:
+            # From a file.  Arrays in memory are not hashed, which takes longer than to merge them: no longer known.
+            self._state[base_name(outer)] = np.frombuffer(ANY_BASE, np.uint8).copy()
 
 
 def _state_array(state: MutableMapping[str, Any], name: str, dtype: np.dtype[Any], elements: int) -> Array:
@@ -84,6 +91,10 @@ def _state_array(state: MutableMapping[str, Any], name: str, dtype: np.dtype[Any
 
 def step_name(outer: Outer) -> str:
     return f"{outer.kind.name}/step"
+
+
+def base_name(outer: Outer) -> str:
+    return f"{outer.kind.name}/base"
 
 
 def moment_name(outer: Outer, moment: str, key: str) -> str:
