@@ -272,7 +272,7 @@ def test_no_room_for_the_old_state(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(MachineError, match=r"state.onnx.previous: No space left") as caught:
         swarm.merge(1)
-    assert caught.value.code == "outer.state"
+    assert caught.value.code == "output.previous"
     assert contents(tmp_path) == before
 
 

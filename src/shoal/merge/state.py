@@ -21,11 +21,11 @@ import numpy as np
 from shoal.errors import InputError, shown
 from shoal.merge.moments import ANY_BASE, base_name, moment_name, step_name
 from shoal.merge.outer import Outer, moment_dtype
-from shoal.merge.previous import keep_previous, previous_of, remove_with_data
 from shoal.merge.source import Item, Tensor
 from shoal.merge.tile import Array
 from shoal.merge.tiles import Buffers
 from shoal.model.file import ModelFile
+from shoal.model.previous import keep_previous, previous_of, remove_with_data
 from shoal.model.tensor import Storage, TensorRef
 from shoal.model.weights import save_weights
 from shoal.model.write import ModelWriter

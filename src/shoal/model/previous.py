@@ -39,7 +39,7 @@ def keep_previous(path: Path, old: Path) -> None:
         with contextlib.suppress(OSError):  # some network file systems have no such call for folders
             _sync(path.parent)
     except OSError as error:
-        raise MachineError("outer.state", f"{shown(str(place))}: {error.strerror or error}") from error
+        raise MachineError("output.previous", f"{shown(str(place))}: {error.strerror or error}") from error
     finally:
         made.unlink(missing_ok=True)
 
