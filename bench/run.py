@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,7 +84,7 @@ def show(rows: list[dict[str, Any]]) -> None:
             table.add_column(key, justify="right")
         for row in part:
             cells = [number(row["extra_info"].get(key, "")) for key in columns(part)]
-            table.add_row(name(row), number(row["stats"]["median"] * 1e3), *cells)
+            table.add_row(escape(name(row)), number(row["stats"]["median"] * 1e3), *cells)
         console.print(table)
 
 
