@@ -76,6 +76,21 @@ def test_wrong_usage_is_2(shoal: Callable, words: list[str], says: str) -> None:
     assert first.startswith("error: ") and says in first.lower() and second.startswith("try: shoal")
 
 
+def test_whether_a_file_can_be_read_is_no_question_of_usage(
+    shoal: Callable, nets: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A missing permission is the machine's fault (1), found when the file is opened; typer's own check would say 2."""
+    monkeypatch.setattr("os.access", lambda *_, **__: False)
+    for words in (
+        ["merge", "a.onnx", "b.onnx", "-o", "a.onnx", "--base", "base.onnx", "--outer", "sgd"],
+        ["inspect", "a.onnx"],
+        ["rules"],
+    ):
+        assert shoal(*words).code == 0
+    (tmp_path / "r.yml").write_text("merge_method: linear\nmodels: [{model: a.onnx}, {model: b.onnx}]\n")
+    assert shoal("merge", "--recipe", "r.yml", "-o", "o.onnx").code == 0
+
+
 def test_no_words_print_help_and_are_wrong_usage(shoal: Callable) -> None:
     done = shoal()
     assert done.code == 2 and "Usage" in done.out + done.err and "Traceback" not in done.err

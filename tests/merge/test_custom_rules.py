@@ -85,7 +85,12 @@ def test_a_rule_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("x = 1\n", "no function"), ("raise ValueError('boom')\n", "ValueError: boom"), ("def (", "SyntaxError")],
+    [
+        ("x = 1\n", "no function"),
+        ("raise ValueError('boom')\n", "ValueError: boom"),
+        ("def (", "SyntaxError"),
+        ("raise SystemExit(3)\n", "SystemExit: 3"),
+    ],
 )
 def test_a_rule_file_that_cannot_be_used(text: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text(text)
@@ -96,5 +101,12 @@ def test_a_rule_file_that_cannot_be_used(text: str, words: str, tmp_path: Path) 
 def test_a_rule_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(MachineError):
         shoal.load_rule_file(tmp_path / "no.py")
-    with pytest.raises(ArgumentError, match=r"ends in \.py"):
-        shoal.load_rule_file(tmp_path / "rules.txt")
+
+
+def test_a_rule_file_is_read_as_it_is_now_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine"
+    for number in (1, 2):  # of one length, and most likely in one tick of the file system's clock
+        path.write_text(f"import shoal\n\n@shoal.rule\ndef always(values, weights):\n    return {number}.0\n")
+        assert shoal.load_rule_file(path) == ("always",)
+        assert shoal.merge([np.zeros(2), np.zeros(2)], method="always").tolist() == [number, number]
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]

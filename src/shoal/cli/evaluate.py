@@ -13,9 +13,12 @@ from shoal.errors import shown
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="ONNX model.", show_default=False)],
+    model: Annotated[Path, typer.Argument(help="ONNX model.", show_default=False, readable=False)],
     data: Annotated[
-        Path, typer.Argument(help="Data: .npz (arrays) or .csv (a header, then numbers).", show_default=False)
+        Path,
+        typer.Argument(
+            help="Data: .npz (arrays) or .csv (a header, then numbers).", show_default=False, readable=False
+        ),
     ],
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="auc, accuracy, f1 or loss; repeatable; all if none is named.")

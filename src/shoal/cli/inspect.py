@@ -19,7 +19,7 @@ PIECE = 2**18
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="ONNX file.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="ONNX file.", show_default=False, readable=False)],
     stats: Annotated[
         bool, typer.Option("--stats", help="Read the numbers: smallest, largest, norm, NaN and Inf.")
     ] = False,

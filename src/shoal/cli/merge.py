@@ -42,10 +42,16 @@ class Wish:
 def merge(
     models: Annotated[
         list[Path] | None,
-        typer.Argument(help="ONNX files of one architecture, or one recipe (.yml).", show_default=False),
+        typer.Argument(
+            help="ONNX files of one architecture, or one recipe (.yml).", show_default=False, readable=False
+        ),
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write.", show_default=False)] = None,
-    recipe: Annotated[Path | None, typer.Option("--recipe", help="YAML recipe in mergekit's words.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write.", show_default=False, readable=False)
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="YAML recipe in mergekit's words.", readable=False)
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option("--method", "-m", help="Rule: see `shoal rules`. (default: mean)", rich_help_panel=RULE),
@@ -54,7 +60,8 @@ def merge(
         str | None, typer.Option("--weights", "-w", help="One number per model: 812,240,1504.", rich_help_panel=RULE)
     ] = None,
     base: Annotated[
-        Path | None, typer.Option("--base", help="Model that all were trained from.", rich_help_panel=RULE)
+        Path | None,
+        typer.Option("--base", help="Model that all were trained from.", rich_help_panel=RULE, readable=False),
     ] = None,
     outer: Annotated[
         str | None,
@@ -63,7 +70,8 @@ def merge(
         ),
     ] = None,
     outer_state: Annotated[
-        Path | None, typer.Option("--outer-state", help="Its memory: read if there, written.", rich_help_panel=RULE)
+        Path | None,
+        typer.Option("--outer-state", help="Its memory: read if there, written.", rich_help_panel=RULE, readable=False),
     ] = None,
     param: Annotated[
         list[str] | None,
@@ -91,7 +99,12 @@ def merge(
     ] = None,
     rule_file: Annotated[
         list[Path] | None,
-        typer.Option("--rule-file", help="Python file with rules of your own (it is run).", rich_help_panel=RULE),
+        typer.Option(
+            "--rule-file",
+            help="Python file with rules of your own (it is run).",
+            rich_help_panel=RULE,
+            readable=False,
+        ),
     ] = None,
     include: Annotated[
         list[str] | None,
@@ -217,7 +230,8 @@ def parse_weights(text: str) -> tuple[float, ...]:
     found = []
     for part in text.split(","):
         try:
-            found.append(float(part))
+            # Python's float() also takes 1_000 and digits of other scripts: more likely a slip than a wish.
+            found.append(float(part if part.isascii() and "_" not in part else ""))
         except ValueError:
             raise ArgumentError(
                 "merge.weights", f"--weights: found '{shown(part)}'; expected numbers separated by commas"

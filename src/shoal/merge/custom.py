@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType
 from typing import Any, TypeVar, overload
 
 from shoal.errors import ArgumentError, MachineError, shown
@@ -67,6 +69,13 @@ def _builder(function: Callable[..., float]) -> Callable[[Run], Combine]:
     return build
 
 
+class _Fresh(SourceFileLoader):
+    """Runs what the file says now: no compiled copy is read or left beside it."""
+
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def load_rule_file(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """Run a Python file of the user's own, and return the names of the rules that it registered with `@shoal.rule`.
 
@@ -79,14 +88,15 @@ def load_rule_file(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
     place = Path(path)
     before = dict(rules._rules)
-    spec = importlib.util.spec_from_file_location(f"shoal_rules_{place.stem}", place)
-    if spec is None or spec.loader is None:
-        raise ArgumentError("rule.file", f"{shown(str(place))}: expected a file whose name ends in .py")
+    name = f"shoal_rules_{place.stem}"
+    loader = _Fresh(name, str(place))
+    spec = importlib.util.spec_from_file_location(name, place, loader=loader)
+    assert spec is not None
     try:
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+        loader.exec_module(importlib.util.module_from_spec(spec))
     except OSError as error:
         raise MachineError("rule.file", f"{shown(str(place))}: {error.strerror or error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ArgumentError("rule.file", f"{shown(str(place))}: {type(error).__name__}: {shown(str(error))}") from error
     found = tuple(rule.name for name, rule in rules._rules.items() if before.get(name) is not rule)
     if not found:
