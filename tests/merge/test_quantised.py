@@ -170,6 +170,17 @@ def test_equal_models_give_the_same_bits(scale: str, axis: int | None, tmp_path:
     assert (tmp_path / "out.onnx").read_bytes() == paths[0].read_bytes()
 
 
+def test_one_scale_as_a_list_beside_a_zero_point_without_dimensions(tmp_path: Path) -> None:
+    """As onnxruntime's quantiser writes biases."""
+    weights = [coded(seed, "int8", zero=True) for seed in range(2)]
+    for w in weights:
+        w.scale = w.scale.reshape(1)
+    shoal.merge_files(saved(tmp_path, [Net([w]) for w in weights]), tmp_path / "out.onnx", MERGE)
+    found = read(tmp_path / "out.onnx")
+    assert found["w_scale"].shape == (1,) and found["w_zero"].shape == ()
+    assert_near(tmp_path / "out.onnx", np.mean([w.real for w in weights], axis=0))
+
+
 def test_a_weight_that_is_equal_passes_beside_one_that_is_not(tmp_path: Path) -> None:
     same = coded(7, "int8", name="v")
     same.codes //= 5

@@ -84,7 +84,7 @@ def _difference(tensor: Tensor, start: int, one: Source, value: Array, two: Sour
         return two.fault(
             "tensor.scales",
             f"{two.label}: quantisation scale {shown(tensor.key)} is {found}; expected the same scale in all models "
-            "(weights of DequantizeLinear can be merged as the numbers that they stand for: quantised=merge)",
+            "(only weights of DequantizeLinear may have their own, with quantised=merge)",
         )
     choice = " (or choose with integers=first or max)" if tensor.kind == "integer" else ""
     return two.fault(

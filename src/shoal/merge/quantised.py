@@ -208,7 +208,10 @@ def _stored(file: ModelFile, one: _Dequant) -> str:
     scale, zero = file.tensors[one.scale], file.tensors[one.zero] if one.zero else None
     if scale.dtype.name not in SCALES:
         return f"has a scale of {scale}; expected {', '.join(SCALES)}"
-    if zero is not None and (zero.dtype != ref.dtype or zero.dims != scale.dims):
+    # Quantisers write one scale as a list of one beside a zero point without dimensions, and runtimes take it.
+    if zero is not None and (
+        zero.dtype != ref.dtype or (zero.dims != scale.dims and not zero.elements == scale.elements == 1)
+    ):
         return f"has a zero point of {zero}; expected {ref.dtype.name}{list(scale.dims)}, as its scale's shape"
     if not ref.elements:
         return "has no elements"
