@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from shoal.errors import ArgumentError, InputError
 from shoal.limits import DIGEST_CHUNK_BYTES
 from shoal.merge import tiles
 from shoal.merge.rules import TABLE
+from shoal.model.file import ModelFile
 from shoal.model.weights import save_weights
 
 Array = npt.NDArray[Any]
@@ -244,3 +247,35 @@ def test_an_interrupt_leaves_no_trace(files: Any, tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             shoal.merge_files(paths, tmp_path / "out.onnx", shoal.MergeOptions(progress=interrupt, threads=threads))
         assert list(tmp_path.iterdir()) == []
+
+
+def outside(folder: Path, name: str, seed: int) -> Path:
+    """A model with external data, written by the onnx library."""
+    weight = onnx.numpy_helper.from_array(np.random.default_rng(seed).normal(size=300).astype("f4"), "w")
+    value = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [300])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["w"], ["y"])], "g", [], [value], [weight])
+    path = folder / f"{name}.onnx"
+    onnx.save(onnx.helper.make_model(graph), path, save_as_external_data=True, location=f"{name}.bin", size_threshold=0)
+    return path
+
+
+def test_an_input_that_is_replaced_again_and_again_leaves_no_old_data_behind(tmp_path: Path) -> None:
+    """Each site's loop: merge my model with a peer's into my model.  Disk use must not grow with the rounds."""
+    mine, peer, other = (outside(tmp_path, name, i) for i, name in enumerate("abc"))
+    shoal.merge_files([mine, peer], mine)
+    for _ in range(3):
+        shoal.merge_files([mine, peer, other], mine)
+    ours = [name for name in os.listdir(tmp_path) if name.startswith("a.onnx.")]
+    assert len(ours) == 1
+    with ModelFile.open(mine) as file:
+        assert file.data_files() == {str(tmp_path / ours[0])}
+
+
+def test_data_that_another_input_needs_stay_when_a_model_is_replaced(tmp_path: Path) -> None:
+    mine, peer = (outside(tmp_path, name, i) for i, name in enumerate("ab"))
+    shoal.merge_files([mine, peer], mine)
+    shutil.copy(mine, tmp_path / "copy.onnx")
+    shoal.merge_files([mine, peer, tmp_path / "copy.onnx"], mine)
+    for path in (mine, tmp_path / "copy.onnx"):
+        with ModelFile.open(path) as file:
+            assert all(os.path.exists(data) for data in file.data_files())

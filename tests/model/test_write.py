@@ -321,6 +321,24 @@ def test_a_data_file_that_another_input_needs_stays(tmp_path: Path) -> None:
     assert first.exists()
 
 
+@pytest.mark.parametrize("alias", [False, True])
+def test_an_output_is_never_put_over_data_of_an_input(tmp_path: Path, alias: bool) -> None:
+    path = external(tmp_path / "m" / "a.onnx", one_file=True)
+    target = path.parent / "shared.bin"
+    before = target.read_bytes()
+    if alias:
+        (tmp_path / "link").symlink_to("m")
+        target = tmp_path / "link" / "shared.bin"
+    with ModelFile.open(path) as template, pytest.raises(ArgumentError) as caught:
+        ModelWriter(template, target, [])
+    assert caught.value.code == "output.data" and str(target) in str(caught.value)
+    plain = store(model_of(raw("a", [1, 2, 3])), tmp_path / "plain.onnx")
+    with ModelFile.open(plain) as template, pytest.raises(ArgumentError):
+        ModelWriter(template, target, [], keep=[path.parent / "shared.bin"])
+    assert (path.parent / "shared.bin").read_bytes() == before
+    assert len(os.listdir(path.parent)) == 2
+
+
 def test_a_model_without_external_data_that_replaces_one_with_removes_its_data_file(tmp_path: Path) -> None:
     path = external(tmp_path / "m" / "a.onnx", one_file=True)
     rewrite(path, path, {}, b"1" * 32)

@@ -25,6 +25,7 @@ from shoal.model.agree import require_agreement
 from shoal.model.digest import ModelDigest, TensorDigest, model_digest, strings_digest, tensor_digest
 from shoal.model.file import ModelFile
 from shoal.model.model import Model
+from shoal.model.output import place_of
 from shoal.model.tensor import Role, Storage, TensorRef
 from shoal.model.write import ModelWriter
 
@@ -182,7 +183,7 @@ def merge_files(
             frozenset(files[0].structure.scales),
         )
         written = engine.rewritten() | numbers.beside()
-        writer = stack.enter_context(ModelWriter(files[0], output, written, _data_files(everything)))
+        writer = stack.enter_context(ModelWriter(files[0], output, written, _kept_data(everything, output)))
         sink = FileSink(writer, files[0], written)
         moments = None
         if checked.outer is not None:
@@ -228,9 +229,9 @@ def _all_weights(checked: Plan) -> tuple[float, ...] | None:
     return tuple(known.get(i, 0.0) for i in range(checked.models))
 
 
-def _data_files(files: Sequence[ModelFile]) -> set[str]:
-    """Data files of the inputs, which must stay."""
-    return {str(ref.path) for file in files for ref in file.tensors.values() if ref.storage is Storage.EXTERNAL}
+def _kept_data(files: Sequence[ModelFile], output: PathLike) -> set[str]:
+    """Data files that must stay: those of the inputs, but for the one whose path the output takes."""
+    return {data for file in files if place_of(file.path) != place_of(output) for data in file.data_files()}
 
 
 def merge_paths(models: Sequence[Any], options: MergeOptions, base: Any, outer_state: Any, out: Any) -> Model:

@@ -160,6 +160,10 @@ class ModelFile:
             )
         self._files.check_unchanged()
 
+    def data_files(self) -> frozenset[str]:
+        """Paths of the files beside this one that hold values of its tensors."""
+        return frozenset(self._locations)
+
     # --- opening -----------------------------------------------------------------------------------------------------
 
     def _read_index(self) -> None:

@@ -145,6 +145,12 @@ class Sibling:
         return len(data)
 
 
+def place_of(path: str | os.PathLike[str]) -> str:
+    """The one name of the place that a new file of this path takes: a link at its end is replaced, not followed."""
+    folder, name = os.path.split(os.fspath(path))
+    return os.path.join(os.path.realpath(folder), name)
+
+
 class Output:
     """A path that will hold a new file, and the siblings that are being written for it.
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from shoal.errors import ArgumentError, InputError, ShoalError, shown
 from shoal.model.external import split_location
 from shoal.model.file import ModelFile
-from shoal.model.output import GATHERED_BYTES_MAX, Output, Sibling
+from shoal.model.output import GATHERED_BYTES_MAX, Output, Sibling, place_of
 from shoal.model.placement import VERSION_DIGITS, Place, Placement, data_version, place
 from shoal.model.splice import Copy, Hole, Literal
 from shoal.model.tensor import Storage, TensorRef
@@ -32,7 +32,8 @@ class ModelWriter:
     template   the model whose bytes pass through
     path       the output; it may be the template's own path, or another input's
     replaced   keys of the tensors that will be written; all others pass through
-    keep       data files that stay even if only the old output refers to them: those of other inputs
+    keep       data files that stay even if only the old output refers to them: those of other inputs.  The output must
+               not be one of them, nor of the template's
 
     Use as a context manager: leaving it without commit(), also by an exception or an interrupt, removes every trace.
 
@@ -53,6 +54,7 @@ class ModelWriter:
         for key in self._replaced - template.tensors.keys():
             raise ArgumentError("write.key", f"{shown(str(template.path))} has no tensor {shown(key)}")
         self._keep = {os.path.realpath(kept) for kept in keep}
+        _require_no_data_file(path, {*self._keep, *(os.path.realpath(data) for data in template.data_files())})
         self._written = dict.fromkeys(self._replaced, 0)
         self._lock = threading.Lock()
         self._output = Output(path)
@@ -161,6 +163,14 @@ class ModelWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.abort()
+
+
+def _require_no_data_file(path: str | os.PathLike[str], data_files: Collection[str]) -> None:
+    """Refuse to put a model where the data of one lie that it is made from: that model would be lost."""
+    if place_of(path) in data_files:
+        raise ArgumentError(
+            "output.data", f"output {shown(os.fspath(path))} is a data file of an input; expected another path"
+        )
 
 
 def data_stem(path: Path) -> bytes:
