@@ -27,6 +27,7 @@ $(VENV)/.base: pyproject.toml constraints.txt
 $(VENV)/.build: $(VENV)/.base $(NATIVE_SOURCES)
 	@echo "building the native core ..."
 	$(BIN)/python setup.py --quiet build_ext --inplace
+	$(BIN)/python -m compileall -q src/shoal
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.build
