@@ -12,6 +12,7 @@ import pytest
 
 import shoal
 from shoal.errors import ArgumentError
+from shoal.merge.average import lowest_terms
 from shoal.merge.rules import TABLE
 
 Array = npt.NDArray[Any]
@@ -45,10 +46,15 @@ def test_models_equal_to_each_other_and_the_base_come_back_bit_for_bit(rule: Any
     model[:4] = [0.0, -0.0, 1e-7, -3.5]
     for count in (1, 2, 3, 7):
         if usable(rule, count):
-            found = shoal.merge([model] * count, method=rule.name, base=model)
-            assert np.array_equal(found.astype(np.float64), model.astype(np.float64))
-            if rule.convex or rule.name == "slerp":
-                assert same_bits(found, model)
+            assert same_bits(shoal.merge([model] * count, method=rule.name, base=model), model)
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam", "yogi", "adagrad"])
+def test_an_outer_step_of_no_length_gives_the_base_bit_for_bit(name: str) -> None:
+    model = np.array([0.0, -0.0, 1e-7, -3.5], np.float32)
+    assert same_bits(shoal.merge([model, model], base=model, outer=name), model)
+    if name == "sgd":
+        assert same_bits(shoal.merge([model, model], base=model, outer=name, eta=0.5), model)
 
 
 @pytest.mark.parametrize("rule", [r for r in TABLE if not r.needs_base], ids=lambda r: r.name)
@@ -167,6 +173,26 @@ def test_median(count: int) -> None:
     assert same_bits(shoal.merge(models, method="median"), np.median(wide(models), axis=0).astype(np.float32))
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("method", ["mean", "median", "trimmed-mean", "geometric-median", "multi-krum"])
+@pytest.mark.parametrize(
+    ("weights", "whole"), [([0.1, 0.2, 0.4], [1, 2, 4]), ([1e300] * 3, None), ([7e-310] * 3, None)]
+)
+def test_weights_count_in_their_lowest_terms(method: str, dtype: Any, weights: list[float], whole: Any) -> None:
+    """Bit for bit: many of these values lie half-way between two numbers of the dtype, where the last digit decides."""
+    models = [np.ldexp(m.astype(np.float64), -3).astype(dtype) for m in some(3, 2000, dtype)]
+    found = shoal.merge(models, method=method, weights=weights)
+    assert same_bits(found, shoal.merge(models, method=method, weights=whole))
+
+
+def test_lowest_terms() -> None:
+    assert lowest_terms(None) is None
+    assert lowest_terms([812, 240, 1504]) == (203, 60, 376)
+    assert lowest_terms([0.5, 1.25]) == (2, 5)
+    assert lowest_terms([5e-324, 1.0]) == (5e-324, 1.0)  # no whole numbers below 2**53: as they are
+    assert lowest_terms([1e308, 1e308]) == (1, 1)
+
+
 def test_weighted_median_is_the_median_of_repeated_models() -> None:
     models = some(4)
     repeated = [m for m, k in zip(models, (1, 3, 2, 5), strict=True) for _ in range(k)]
@@ -207,6 +233,17 @@ def test_geometric_median_of_a_majority_at_one_point_is_that_point() -> None:
     point, *others = some(3, dtype=np.float64)
     found = shoal.merge([point, point, point, *others], method="geometric-median")
     np.testing.assert_allclose(found, point, atol=1e-4)
+
+
+def test_geometric_median_of_two_points_is_half_way_in_any_order() -> None:
+    """Every point between them is as near; a choice of one of them would depend on the order of the files."""
+    a, b, c = some(3)
+    half = shoal.merge([a, b])
+    for models in ([a, b], [b, a], [a, a, b, b], [b, a, a, b]):
+        assert same_bits(shoal.merge(models, method="geometric-median"), half)
+    assert same_bits(shoal.merge([a, b], method="geometric-median", weights=[0.7, 0.7]), half)
+    assert same_bits(shoal.merge([a, b], method="geometric-median", weights=[2, 1]), a)
+    assert same_bits(shoal.merge([b, c, a, a], method="geometric-median"), a)  # half at one point, the rest at two
 
 
 def test_geometric_median_takes_all_tensors_as_one_vector() -> None:

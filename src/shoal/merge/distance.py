@@ -17,6 +17,7 @@ import numpy as np
 from shoal.errors import ArgumentError, InputError
 from shoal.kernels import dispatch
 from shoal.kernels.reference import scaled_weights
+from shoal.merge.average import lowest_terms
 from shoal.merge.tile import Array, Combine, Float64s, Measure, Run
 
 #: a centre whose squared distance to the bulk of the models is so many times the spread of the bulk costs the digits
@@ -29,16 +30,17 @@ def geometric_median(run: Run) -> Combine:
 
     Smoothed Weiszfeld iterations.  Distances below nu * scale count as that much; the scale is the weighted median
     distance to the model in the middle (not a mean, which one liar could stretch).  Where half of the weight lies at
-    one point, that point is the answer.
+    one point, that point is the answer; where the other half lies at one point, too (as with two models), all points
+    between them are equally near, and the one half-way is taken.
 
     source  Pillutla, Kakade & Harchaoui, IEEE TSP 2022 (RFA), algorithm 2; Weiszfeld 1937
     """
-    given = np.array(run.weights or (1.0,) * run.count)
+    given = np.array(lowest_terms(run.weights) or (1.0,) * run.count)
     found = measure(run)
     weights = np.where(found.good, scaled_weights(given.tolist()), 0.0)
     middle, scale = _weighted_middle(found.squares, weights)
     if scale == 0.0:
-        coefficients, steps = np.where(found.good & (found.squares[middle] == 0.0), given, 0.0), 0
+        coefficients, steps = np.where(_at_best(found, weights, middle), given, 0.0), 0
     else:
         gram = np.where(found.good[:, None] & found.good[None, :], found.gram, 0.0)
         start = weights / np.maximum(np.sqrt(found.squares[middle]), scale)
@@ -218,7 +220,7 @@ def _mean_of(run: Run, chosen: list[int]) -> Combine:
     if not models:
         raise InputError("tensor.nonfinite", "every model has a NaN or Inf; none is left to choose")
     run.notes["chosen"] = [run.places[i] for i in models]
-    weights = [1.0 if run.weights is None else run.weights[i] for i in models]
+    weights = lowest_terms([1.0 if run.weights is None else run.weights[i] for i in models]) or ()
     return Combine(lambda tile: dispatch.weighted_mean(tile.inputs, weights, tile.out, threads=tile.threads), models)
 
 
@@ -231,6 +233,16 @@ def _weighted_middle(squares: Float64s, weights: Float64s) -> tuple[int, float]:
         medians[i] = squares[i][order[int(np.argmax(np.cumsum(weights[order]) >= half * (1 - 1e-12)))]]
     middle = int(np.argmin(medians))
     return middle, math.sqrt(float(medians[middle]))
+
+
+def _at_best(found: Measured, weights: Float64s, middle: int) -> Array:
+    """The models whose mean is the answer where at least half of the weight lies at the model in the middle."""
+    here: Array = found.good & (found.squares[middle] == 0.0)
+    there = found.good & ~here & (weights > 0)
+    balanced = abs(math.fsum(weights[here]) - math.fsum(weights[there])) <= 1e-12
+    if balanced and bool((found.squares[np.ix_(there, there)] == 0.0).all()):
+        return found.good
+    return here
 
 
 def weiszfeld(

@@ -134,7 +134,9 @@ def _over_pieces(tile: Tile, sparsify: Sparsify, total: Callable[[Iterator[Float
                     finite = finite and bool(np.isfinite(x[piece]).all())
                     yield sparsify(i, tile, piece, delta)
 
-            dispatch.convert(base + total(deltas()), tile.out[piece], threads=1)
+            moved = total(deltas())
+            # Not base + 0: that would turn -0 into +0, and a model equal to the base must come back bit for bit.
+            dispatch.convert(np.where(moved == 0.0, base, base + moved), tile.out[piece], threads=1)
     return finite
 
 

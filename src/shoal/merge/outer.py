@@ -73,7 +73,8 @@ class Outer:
                 ground = base[piece].astype(np.float64)
                 moments = tuple(m[piece].astype(np.float64) for m in old)
                 moved, after = self.kind.step(out[piece].astype(np.float64) - ground, moments, self.settings)
-                dispatch.convert(ground + moved, out[piece], threads=1)
+                # Not ground + 0, which would turn -0 into +0.
+                dispatch.convert(np.where(moved == 0.0, ground, ground + moved), out[piece], threads=1)
                 for target, value in zip(new, after, strict=True):
                     target[piece] = value
 
