@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace as replaced
 from raft_cluster import Net, core, members_of, of, turn
 
 from shoal.ledger.entry import Entry
@@ -24,7 +25,9 @@ class Machine:
         self.entries: list[Entry] = []
 
     def start(self, mark: int | None = None) -> Raft:
-        hooks = Hooks(draw=lambda n: (self.mark if mark is None else mark) % n if n == 2**32 else 0, members_of=members_of)
+        hooks = Hooks(
+            draw=lambda n: (self.mark if mark is None else mark) % n if n == 2**32 else 0, members_of=members_of
+        )
         self.raft = core(self.name, entries=list(self.entries), term=self.hard.term, vote=self.hard.vote.decode(),
                          commit=self.hard.commit, generation=(self.hard.generation & 0xFFFF) + 1, options=OPTIONS, hooks=hooks)  # fmt: skip
         self.raft.state.barred = self.hard.barred
@@ -159,7 +162,7 @@ def test_a_removal_makes_peers_forget_former_lives() -> None:
 
 def test_two_machines_with_one_identity() -> None:
     """A clone has the same counter; the marks of the lives differ."""
-    net, machines = swarm()
+    net, _ = swarm()
     twin = Machine("c", mark=9)
     raft = twin.start()
     for m in turn(raft):
@@ -207,7 +210,7 @@ def test_a_life_that_lost_its_vote() -> None:
     voter.restore((HardState(0, b"", 0, voter.hard.generation), []))
     restart(net, voter)
     net.tick(1)
-    assert net["a"].counters["forgot-vote"] == 1 and voter.raft.state.barred > 0
+    assert net["a"].counters["forgot-vote"] >= 1 and voter.raft.state.barred > 0
 
 
 def test_no_vote_in_the_first_timeout_of_a_later_life() -> None:
@@ -232,6 +235,42 @@ def test_the_first_life_votes_at_once() -> None:
     assert of(GiveVote, turn(raft))[0].granted
 
 
+def test_a_vote_for_a_former_life_does_not_count() -> None:
+    """It was given for the log that life had."""
+    net, machines = swarm()
+    net["a"].state.elapsed = net["b"].state.elapsed = 99
+    net["c"].campaign()
+    for m in turn(net["c"]):
+        net[m.to.decode()].step(m)
+    for m in turn(net["a"]):
+        net["c"].step(m)
+    asked = of(AskVote, turn(net["c"]))
+    for m in asked:
+        net["a"].step(replaced(m, to=b"a"))
+    votes = of(GiveVote, turn(net["a"]))
+    assert votes[0].granted
+    c = machines["c"]
+    c.restore((HardState(1, b"", 1, 1, 0, c.raft.state.seen_pairs), net["a"].log.entries[:0]))
+    raft = restart(net, c)
+    turn(raft)
+    raft.state.role, raft.state.term = Role.CANDIDATE, 2
+    raft.step(votes[0])
+    assert raft.counters["for-another-life"] == 1 and raft.role == Role.CANDIDATE
+
+
+def test_a_later_life_does_not_campaign_in_the_same_term() -> None:
+    """With its disk it would know that it did."""
+    raft = core("b", options=OPTIONS)
+    ask = AskVote(b"b", b"a", 5, 1 << 32, 9, 4, False, False)
+    raft.step(ask)
+    assert of(GiveVote, turn(raft))[0].granted
+    raft.step(ask)
+    assert of(GiveVote, turn(raft))[0].granted, "the same life may ask twice"
+    raft.step(replaced(ask, generation=2 << 32))
+    assert raft.counters["forgot-campaign"] == 1
+    assert of(Outdated, turn(raft))[0].accused == 2 << 32
+
+
 def test_two_restored_machines_do_not_accuse_for_ever() -> None:
     net, machines = swarm()
     backups = {name: machines[name].copy() for name in "bc"}
@@ -246,8 +285,8 @@ def test_two_restored_machines_do_not_accuse_for_ever() -> None:
     assert machines["b"].raft.state.barred and machines["c"].raft.state.barred
 
 
-def test_an_answer_to_a_heartbeat_shows_a_lost_log() -> None:
-    """Without Hello (it was lost): the next heartbeat's answer says where the log ends."""
+def test_a_lost_hello_is_said_again() -> None:
+    """The next message that means the former life is answered with one."""
     net, machines = swarm()
     net["a"].propose(b"x")
     net.tick(1)
@@ -259,7 +298,7 @@ def test_an_answer_to_a_heartbeat_shows_a_lost_log() -> None:
     net["a"].tick()
     beat = next(m for m in of(Heartbeat, turn(net["a"])) if m.to == b"c")
     raft.step(beat)
-    assert raft.counters["commit-beyond-log"] == 1
+    assert raft.counters["for-another-life"] == 1 and raft.log.last == 1
     net.run()
     net.tick(1)
     assert net["a"].counters["forgot-entries"] >= 1 and raft.state.barred > 0

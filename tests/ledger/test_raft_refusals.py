@@ -197,7 +197,7 @@ def test_cut_bytes_are_refused(m: AnyMessage) -> None:
 
 def test_tags_are_part_of_the_format() -> None:
     assert [encode(m)[1] for m in SAMPLES] == list(range(1, 12))
-    assert encode(GiveVote(b"a", b"b", 2, LIFE, True, False)).hex() == "9702c40161c4016202cf0000000100000000c3c2"
+    assert encode(GiveVote(b"a", b"b", 2, LIFE, True, False)).hex() == "9802c40161c4016202cf0000000100000000c3c200"
 
 
 @given(st.binary(max_size=200))

@@ -23,6 +23,7 @@ from shoal.ledger.store import HardState
 
 KINDS = {b"*": "found", b"+": "add", b"^": "promote", b"-": "remove"}
 NAMES = "abcdefgh"
+TURNS_MAX = 100  # of work that one event can cause at one node; real ones need two or three
 DELIVERIES_MAX = 5000  # between two ticks of a healed cluster; real ones need some hundred
 
 
@@ -57,6 +58,41 @@ class Swarm(msgspec.Struct):
     ticks: float
     rates: tuple[int, ...]
     options: Options
+    backups: float = 0.0
+    restores: float = 0.0
+
+    @classmethod
+    def draw_restores(cls, rng: Random) -> Swarm:
+        """One machine comes back with old copies of its disk, again and again.  Nothing else is lost, so that those who
+        know better can say so in time: where they cannot be heard nobody can find it (ledger/life.py)."""
+        nodes = rng.choice((3, 3, 5))
+        options = Options(
+            election_ticks=rng.choice((5, 8)),
+            pre_vote=rng.random() < 0.5,
+            check_quorum=rng.random() < 0.5,
+            announce=True,
+        )
+        quiet = {
+            "drop": 0.0,
+            "twice": 0.0,
+            "window": 1,
+            "partitions": 0.0,
+            "crashes": 0.0,
+            "torn": False,
+            "slow_disk": 0.0,
+        }
+        rare = {
+            "crash_inside": 0.0,
+            "changes": 0.0,
+            "transfers": 0.03,
+            "compactions": 0.01,
+            "reads": 0.0,
+            "strikes": 0.0,
+        }
+        return cls(
+            nodes=nodes, spare=0, **quiet, **rare, bounces=0.01, proposals=0.1, ticks=0.15, rates=(1,) * nodes,
+            options=options, backups=0.02, restores=0.02,
+        )  # type: ignore[arg-type]  # fmt: skip
 
     @classmethod
     def draw(cls, rng: Random) -> Swarm:
@@ -67,14 +103,18 @@ class Swarm(msgspec.Struct):
 
         nodes = rng.choice((3, 3, 3, 3, 4, 5, 5, 2, 1))
         crashing = r() < 0.6
-        storm = r() < 0.4  # leaders fall as soon as they stand
+        storm = r() < 0.5  # leaders fall as soon as they stand
+        calm = 0.4 if storm else 0.7
+        changes = sometimes(0.5, rng.choice((0.04, 0.12)))
+        if changes and r() < 0.4:
+            nodes = 4  # with even numbers majorities overlap least
         options = Options(
             election_ticks=2 if storm else rng.choice((3, 4, 6)),
             heartbeat_ticks=1,
-            pre_vote=r() < 0.7,
-            check_quorum=r() < 0.7,
-            announce=r() < 0.5,
-            append_entries=rng.choice((1, 2, 8)),
+            pre_vote=r() < calm,
+            check_quorum=r() < calm,
+            announce=r() < (0.3 if storm else 0.6),
+            append_entries=rng.choice((1, 1, 1, 8) if storm else (1, 2, 8)),
             append_bytes=rng.choice((8, 10_000)),
             in_flight=rng.choice((1, 3, 16)),
             chunk_bytes=rng.choice((16, 60, 1000)),
@@ -91,12 +131,12 @@ class Swarm(msgspec.Struct):
             torn=r() < 0.5,
             crash_inside=0.01 if crashing and r() < 0.5 else 0.0,
             slow_disk=sometimes(0.3, 0.3),
-            changes=sometimes(0.5, 0.04),
+            changes=changes,
             transfers=sometimes(0.3, 0.02),
             compactions=sometimes(0.4, 0.03),
             reads=sometimes(0.3, 0.04),
-            strikes=0.04 if storm else 0.0,
-            bounces=0.04 if crashing and r() < 0.4 else 0.0,
+            strikes=rng.choice((0.03, 0.06)) if storm else 0.0,
+            bounces=rng.choice((0.02, 0.06)) if crashing and r() < 0.5 else 0.0,
             proposals=rng.choice((0.05, 0.12)),
             ticks=rng.choice((0.15, 0.25, 0.4)),
             rates=tuple(rng.choice((1, 1, 2, 3)) for _ in range(nodes + 2)) if r() < 0.5 else (1,) * (nodes + 2),
@@ -139,16 +179,18 @@ class Cluster:
     #: a mutation of the shell: messages leave before the disk has answered
     syncs_before_sending = True
 
-    def __init__(self, seed: int, trace: Callable[[str], None] | None = None) -> None:
+    def __init__(self, seed: int, trace: Callable[[str], None] | None = None, restores: bool = False) -> None:
         self.rng = rng = Random(seed)
         self.random = rng.random
         self.trace = trace
-        self.swarm = swarm = Swarm.draw(rng)
+        self.swarm = swarm = Swarm.draw_restores(rng) if restores else Swarm.draw(rng)
+        self.backup: Disk | None = None
         self.network = Network(Random(rng.random()), swarm.drop, swarm.twice, swarm.window)
         first = NAMES[: swarm.nodes]
         genesis = Entry(1, GENESIS_TERM, GENESIS_PREV, b"*" + first.encode(), b"")
         options = swarm.options
         self.laws = Invariants(genesis, options.check_quorum, options.pre_vote, options.election_ticks)
+        self.laws.disks_last = not restores
         self.everybody = [c.encode() for c in NAMES[: swarm.nodes + swarm.spare]]
         self.nodes: dict[bytes, Node] = {}
         self.hooks = Hooks(draw=lambda n: int(rng.random() * n), members_of=members_of)
@@ -174,6 +216,8 @@ class Cluster:
             (s.strikes, self.strike),
             (s.strikes, self.restart_one),
             (s.bounces, self.bounce),
+            (s.backups, self.keep_backup),
+            (s.restores, self.restore_backup),
             (s.partitions, self.partition),
             (s.partitions, self.heal),
             (s.changes, self.change),
@@ -258,7 +302,7 @@ class Cluster:
         if now.learners and self.random() < 0.6:
             payload = b"^" + self.rng.choice(now.learners)
         else:
-            payload = self.rng.choice((b"+", b"+", b"^", b"-")) + self.rng.choice(self.everybody)
+            payload = self.rng.choice((b"+", b"+", b"^", b"-", b"-", b"-")) + self.rng.choice(self.everybody)
         if payload[:1] == b"+" and payload[1:] not in self.nodes:
             self.add(payload[1:], [])
         self.ask(node, payload)
@@ -333,11 +377,29 @@ class Cluster:
             self.trace(f"  {node.name} is cut off")
 
     def bounce(self) -> None:
-        """One crashes and is back at once, as under a supervisor."""
+        """One crashes and is back at once, as under a supervisor; often one that has just given its vote."""
         node = self.tickers[int(self.random() * len(self.tickers))]
+        voted = [n for n in self.nodes.values() if n.up and n.raft.state.vote not in (NOBODY, n.id)]
+        if voted and self.random() < 0.5:
+            node = voted[int(self.random() * len(voted))]
         if node.up:
             self.crash(node)
             self.start(node)
+
+    def keep_backup(self) -> None:
+        self.backup = self.nodes[b"a"].disk.copy()
+        if self.trace:
+            self.trace(f"  backup of a: {shown_disk(self.backup)}")
+
+    def restore_backup(self) -> None:
+        """The first machine dies and comes back with an old copy of its disk."""
+        if self.backup is None:
+            return
+        node = self.nodes[b"a"]
+        if node.up:
+            self.crash(node)
+        node.disk = self.backup.copy()
+        self.start(node)
 
     def restart_one(self) -> None:
         node = self.tickers[int(self.random() * len(self.tickers))]
@@ -356,7 +418,11 @@ class Cluster:
     def drain(self, node: Node) -> None:
         """Do what the core says, in its order, with a chance to crash between any two parts of it."""
         swarm, raft = self.swarm, node.raft
+        turns = 0
         while node.up:
+            turns += 1
+            if turns > TURNS_MAX:
+                raise Violation("liveness", f"{node.name} asks for work without end")
             ready = node.outstanding
             if ready is None:
                 if not raft.has_ready():
@@ -476,7 +542,8 @@ class Cluster:
 
     def everybody_applied(self, leader: Node, index: int) -> bool:
         now = leader.raft.configuration
-        return all(self.nodes[p].applied >= index for p in (*now.voters, *now.learners) if p in self.nodes)
+        members = [self.nodes[p] for p in (*now.voters, *now.learners) if p in self.nodes]
+        return all(n.applied >= index or n.raft.state.barred for n in members)
 
 
 def shown(m: object) -> str:
@@ -505,9 +572,9 @@ def shown_disk(disk: Disk) -> str:
     return f"term {h.term} vote {vote} commit {h.commit} floor {disk.floor} log {log}"
 
 
-def history(seed: int, steps: int, trace: Callable[[str], None] | None = None) -> Cluster:
+def history(seed: int, steps: int, trace: Callable[[str], None] | None = None, restores: bool = False) -> Cluster:
     """Run one seed.  Raises Violation."""
-    cluster = Cluster(seed, trace)
+    cluster = Cluster(seed, trace, restores)
     if trace is None:
         for _ in range(steps):
             cluster.step()

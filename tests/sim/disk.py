@@ -34,6 +34,12 @@ class Disk:
         if ready.hard_state is not None:
             pending.append(("hard", ready.hard_state))
 
+    def copy(self) -> Disk:
+        """A backup: what is safely on the disk now."""
+        other = Disk(self.hard, self.entries)
+        other.snapshot, other.floor = self.snapshot, self.floor
+        return other
+
     def compact(self, snapshot: Snapshot) -> None:
         self.pending.append(("compact", snapshot))
 

@@ -14,7 +14,7 @@ import msgspec
 from cluster import Cluster, history
 from invariants import Violation
 
-from shoal.ledger import core, election, install, log, membership, quorum, reading, replication
+from shoal.ledger import core, election, install, life, log, membership, quorum, reading, replication
 from shoal.ledger.message import Append
 
 # --- wrong rules ------------------------------------------------------------------------------------------------------
@@ -88,7 +88,11 @@ Patch = tuple[object, str, object]
 #: name -> (the rule that is off, what is replaced for it)
 MUTATIONS: dict[str, tuple[str, Patch, ...]] = {
     "vote-twice": ("one vote per term", (election, "is_free", lambda s, c: True)),
-    "vote-forgotten": ("the vote survives a restart", (core.State, "hard_state", forgetful_hard_state)),
+    "vote-forgotten": (
+        "the vote survives a restart",
+        (core.State, "hard_state", forgetful_hard_state),
+        (life, "is_for_this_life", lambda s, m: True),  # which would mostly hide it
+    ),
     "term-forgotten": ("the term survives a restart", (core.State, "hard_state", forgetful_term)),
     "any-log-wins": ("votes only for complete logs", (election, "is_up_to_date", lambda s, i, t: True)),
     "longest-log-wins": ("completeness goes by term, then length", (election, "is_up_to_date", index_only)),

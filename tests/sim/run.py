@@ -17,31 +17,7 @@ from mutations import MUTATIONS, mutated, search
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-
-HISTORY_SHOWN = 400  # lines of a failing history; all of it with SEED=
-
-
-def failure(seed: int, steps: int) -> str:
-    """ "" if the seed's history holds; else the seed, what broke, the end of its history, and how to see it again."""
-    try:
-        history(seed, steps)
-    except Exception as error:
-        lines: list[str] = []
-        try:
-            history(seed, steps, lines.append)
-        except Exception as again:
-            same = repr(again) == repr(error)
-            lines.append(f"{type(again).__name__}: {again}{'' if same else ' (the replay differs!)'}")
-        cut = [f"... {len(lines) - HISTORY_SHOWN} lines before"] if len(lines) > HISTORY_SHOWN else []
-        again = f"again, from its start: make sim SEED={seed} STEPS={steps}"
-        return "\n".join([f"seed {seed} fails", *cut, *lines[-HISTORY_SHOWN:], f"seed {seed}: {error}", again])
-    return ""
-
-
-def batch(job: tuple[int, int, int]) -> str:
-    """First failure among the seeds first .. first + count - 1, or ""."""
-    first, count, steps = job
-    return next(filter(None, (failure(seed, steps) for seed in range(first, first + count))), "")
+from seeds import batch
 
 
 def many(first: int, seeds: int, steps: int, processes: int, size: int = 50) -> Iterable[str]:
@@ -104,7 +80,7 @@ def hunts(names: list[str], seeds: int, steps: int, processes: int) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, help="print this one history")
-    parser.add_argument("--seeds", type=int, help="how many histories (default 2000; for mutations 5000 at most each)")
+    parser.add_argument("--seeds", type=int, help="how many histories (default 2000; for mutations 20000 at most each)")
     parser.add_argument("--first", type=int, default=0, help="number of the first seed")
     parser.add_argument("--steps", type=int, default=500, help="events in a history")
     parser.add_argument("--mutate", choices=["all", *MUTATIONS], help="switch off one rule, or each in turn")
@@ -114,7 +90,7 @@ def main() -> int:
         return show(a.seed, a.steps, a.mutate)
     if a.mutate:
         names = list(MUTATIONS) if a.mutate == "all" else [a.mutate]
-        return hunts(names, a.seeds or 5000, a.steps, a.processes)
+        return hunts(names, a.seeds or 20_000, a.steps, a.processes)
     return sweep(a.first, a.seeds or 2000, a.steps, a.processes)
 
 

@@ -14,12 +14,13 @@ import pytest
 from cluster import Cluster, history
 from invariants import Violation
 from mutations import MUTATIONS, mutated, search
+from seeds import batch, failure
 
-from run import batch, failure
+from shoal.ledger import life
 
 SEEDS, STEPS, BATCH = 2000, 500, 250
 #: caught within a few seeds; the others need hundreds or thousands, and `make slow` or `make sim MUTATE=all`
-QUICK = {name: 400 for name in MUTATIONS if name not in ("vote-forgotten", "two-changes", "early-change")}
+QUICK = {name: 1500 for name in MUTATIONS if name not in ("vote-forgotten", "early-change")}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def test_mutation_is_caught(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MUTATIONS.keys() - QUICK.keys())
 def test_rare_mutation_is_caught(name: str) -> None:
-    tried, caught = search(name, 8000, STEPS)
+    tried, caught = search(name, 30_000, STEPS)
     assert caught, f"{MUTATIONS[name][0]}: off for {tried} seeds and nothing noticed"
 
 
@@ -53,6 +54,24 @@ def test_many_histories_hold() -> None:
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         for found in pool.map(batch, [(first, 250, STEPS) for first in range(10_000, 30_000, 250)]):
             assert not found, found
+
+
+@pytest.mark.parametrize("first", [0, 150])
+def test_a_machine_that_gets_old_disks_back_does_no_harm(first: int) -> None:
+    """Where those who know better can be heard (ledger/life.py)."""
+    barred = 0
+    for seed in range(first, first + 150):
+        cluster = history(seed, STEPS, restores=True)
+        barred += any(n.raft.state.barred for n in cluster.nodes.values())
+    assert barred > 100
+
+
+def test_without_lives_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(life, "is_newest", lambda state, m: True)
+    monkeypatch.setattr(life, "accuse", lambda state, m: None)
+    with pytest.raises(Violation):
+        for seed in range(100):
+            history(seed, STEPS, restores=True)
 
 
 def trace_of(seed: int) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from enum import IntEnum
+from typing import Any
 
 import msgspec
 
@@ -97,7 +98,7 @@ class State:
         "heartbeat_elapsed", "hooks", "incoming", "installed", "introduced", "leader", "log", "me", "options",
         "outbox", "progress", "promoted", "quiet", "read_states", "reads", "removals", "role", "roster", "seen",
         "seen_pairs", "snapshot", "snapshot_head", "term", "timeout", "transferee", "uncommitted",
-        "vote", "vote_lives", "votes",
+        "vote", "vote_life", "vote_lives", "votes",
     )  # fmt: skip
 
     def __init__(self, me: PeerId, options: Options, hooks: Hooks, log: Log, roster: Roster) -> None:
@@ -123,6 +124,7 @@ class State:
         self.elapsed = 0  # ticks since the leader was heard, or since the leader last checked its quorum
         self.heartbeat_elapsed = 0
         self.timeout = 0
+        self.vote_life = 0  # generation of the candidate that has the vote, if it was given in this life
         self.quiet = 0  # ticks for which a new life gives no vote
         self.removals: list[tuple[int, PeerId]] = []  # (index, who) of removals that are not decided
         self.promoted = 0  # index of the newest entry that promotes this node
@@ -144,6 +146,13 @@ class State:
         self.read_states: list[ReadState] = []
         self.counters: Counter[str] = Counter()
         self.evidence: list[tuple[Entry, Entry]] = []
+
+    def send(self, kind: type[Any], to: PeerId, *fields: Any) -> None:
+        """Queue a message of this kind in the present term; `fields` are those that the kind adds."""
+        self.send_in(self.term, kind, to, *fields)
+
+    def send_in(self, term: int, kind: type[Any], to: PeerId, *fields: Any) -> None:
+        self.outbox.append(kind(to, self.me, term, self.generation, *fields, addressed=self.seen.get(to, 0)))
 
     def refuse(self, reason: str) -> None:
         """Count one refusal."""
@@ -168,6 +177,7 @@ class State:
         if term != self.term:
             self.term = term
             self.vote = NOBODY
+            self.vote_life = 0
 
     def become_follower(self, term: int, leader: PeerId) -> None:
         self.enter_term(term)

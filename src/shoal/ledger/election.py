@@ -65,7 +65,7 @@ def ask(state: State, term: int, pre: bool, transfer: bool) -> None:
     log = state.log
     for peer in state.roster.current.voters:
         if peer != state.me:
-            state.outbox.append(AskVote(peer, state.me, term, state.generation, log.last, log.last_term, pre, transfer))
+            state.send_in(term, AskVote, peer, log.last, log.last_term, pre, transfer)
 
 
 def count(state: State) -> None:
@@ -124,10 +124,14 @@ def on_ask_vote(state: State, m: AskVote) -> None:
     else:
         granted = is_free(state, m.sender) and is_up_to_date(state, m.last_index, m.last_term)
     if granted and not m.pre:
-        state.vote = m.sender
+        if state.vote_life not in (0, m.generation):
+            state.refuse("forgot-campaign")  # its former life campaigned in this very term; it would know
+            life.accuse(state, m)
+            return
+        state.vote, state.vote_life = m.sender, m.generation
         state.elapsed = 0
     term = m.term if granted else state.term
-    state.outbox.append(GiveVote(m.sender, state.me, term, state.generation, granted, m.pre))
+    state.send_in(term, GiveVote, m.sender, granted, m.pre)
 
 
 def on_give_vote(state: State, m: GiveVote) -> None:
@@ -195,7 +199,7 @@ def transfer(state: State, peer: PeerId) -> str:
 
 
 def tell_to_campaign(state: State) -> None:
-    state.outbox.append(TimeoutNow(state.transferee, state.me, state.term, state.generation))
+    state.send(TimeoutNow, state.transferee)
 
 
 def on_timeout_now(state: State, m: TimeoutNow) -> None:

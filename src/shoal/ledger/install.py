@@ -67,9 +67,7 @@ def send_chunk(state: State, peer: PeerId, progress: Progress) -> None:
     data = state.snapshot.state[progress.offset : progress.offset + state.options.chunk_bytes]
     progress.waiting = True
     progress.sent_at = state.beat
-    state.outbox.append(
-        SnapshotChunk(peer, state.me, state.term, state.generation, state.snapshot_head, progress.offset, data)
-    )
+    state.send(SnapshotChunk, peer, state.snapshot_head, progress.offset, data)
 
 
 def on_snapshot_reply(state: State, m: SnapshotReply) -> None:
@@ -104,13 +102,13 @@ def on_snapshot_chunk(state: State, m: SnapshotChunk) -> None:
         incoming.data += m.data
     if len(incoming.data) < head.size:
         offset = len(incoming.data)
-        state.outbox.append(SnapshotReply(m.sender, state.me, state.term, state.generation, head.index, offset))
+        state.send(SnapshotReply, m.sender, head.index, offset)
         return
     state.incoming = None
     fault = install(state, head, bytes(incoming.data))
     if fault:
         state.refuse(fault)
-        state.outbox.append(SnapshotReply(m.sender, state.me, state.term, state.generation, head.index, 0))
+        state.send(SnapshotReply, m.sender, head.index, 0)
     else:
         replication.answer(state, m.sender, state.log.committed)
 

@@ -9,6 +9,8 @@ machine cloned with its disk, breaks that trust without any crash.  So:
 *  Every node remembers the newest generation it heard of each peer, in its own hard state.  A message of an older life,
    or of another life with the same counter, is refused, and its sender is told so (`Outdated`).  A delayed message of
    a former life is refused just so; the accusation names that life and means nothing to the present one.
+*  Every message also says which life of the receiver its sender means, if it heard of one.  What was meant for a former
+   life, such as a vote for the log that life had, does not count for the present one; the sender gets a `Hello`.
 *  A starting node says `Hello` with the end of its log.  A leader who holds an acknowledgement of that peer beyond it,
    or a node that got its vote in a term the peer no longer knows, answers `Outdated` too.
 *  From its second life on a node gives no vote for one election timeout, so that accusations come before votes.
@@ -34,9 +36,7 @@ def begin(state: State, counter: int) -> None:
     if state.options.announce:
         state.quiet = state.options.election_ticks if counter > 1 else 0
         for peer in state.peers():
-            state.outbox.append(
-                Hello(peer, state.me, state.term, state.generation, state.log.last, state.log.last_term)
-            )
+            state.send(Hello, peer, state.log.last, state.log.last_term)
 
 
 def is_newest(state: State, m: AnyMessage) -> bool:
@@ -54,11 +54,20 @@ def is_newest(state: State, m: AnyMessage) -> bool:
     return False
 
 
+def is_for_this_life(state: State, m: AnyMessage) -> bool:
+    """Whether the sender means the life we are in, or knows of none.  Otherwise it is told which one it is."""
+    if m.addressed in (0, state.generation) or type(m) is Outdated:  # an accusation names its life itself
+        return True
+    state.refuse("for-another-life")
+    if type(m) is Hello:
+        return True
+    state.send(Hello, m.sender, state.log.last, state.log.last_term)
+    return False
+
+
 def accuse(state: State, m: AnyMessage) -> None:
     log = state.log
-    state.outbox.append(
-        Outdated(m.sender, state.me, state.term, state.generation, m.generation, log.last, log.committed)
-    )
+    state.send(Outdated, m.sender, m.generation, log.last, log.committed)
 
 
 def on_hello(state: State, m: Hello) -> None:

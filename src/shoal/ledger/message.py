@@ -26,7 +26,14 @@ from shoal.limits import (
 HASH_BYTES: Final = 32
 
 
-class Message(msgspec.Struct, frozen=True, array_like=True):
+class Envelope(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """addressed: the life of the receiver that is meant, as far as the sender has heard of one, else 0.  What was meant
+    for a former life (a vote, an acknowledgement, an order to campaign) must not count for the present one."""
+
+    addressed: int = 0
+
+
+class Message(Envelope, frozen=True, array_like=True):
     """to, sender: PeerId; term, generation: the sender's (the term of a pre-vote: the one it would campaign in)."""
 
     to: bytes
@@ -206,7 +213,7 @@ def fault(message: AnyMessage) -> str:
     judge = _FAULTS.get(type(message))
     if judge is None:
         return "unknown-kind"
-    if not (0 <= message.term <= TERM_MAX and 0 < message.generation < 2**63):
+    if not (0 <= message.term <= TERM_MAX and 0 < message.generation < 2**63 and 0 <= message.addressed < 2**63):
         return "bad-number"
     return judge(message)
 
@@ -216,7 +223,7 @@ _DECODER: Final[msgspec.msgpack.Decoder[AnyMessage]] = msgspec.msgpack.Decoder(A
 
 
 def encode(message: AnyMessage) -> bytes:
-    """Deterministic MessagePack bytes: [tag, to, sender, term, generation, ...fields in order]."""
+    """Deterministic MessagePack bytes: [tag, to, sender, term, generation, ...fields in order, addressed]."""
     return _ENCODER.encode(message)
 
 

@@ -176,7 +176,7 @@ class Raft:
         if fault:
             state.refuse(fault)
             return
-        if not life.is_newest(state, m):
+        if not life.is_newest(state, m) or not life.is_for_this_life(state, m):
             return
         kind = type(m)
         if m.term != state.term and not _settle_term(state, m, kind):
@@ -336,9 +336,9 @@ def _settle_term(state: State, m: AnyMessage, kind: type) -> bool:
         return True
     state.refuse("old-term")
     if isinstance(m, AskVote):
-        state.outbox.append(GiveVote(m.sender, state.me, state.term, state.generation, False, m.pre))
+        state.send(GiveVote, m.sender, False, m.pre)
     elif kind in FROM_LEADER:
-        state.outbox.append(Appended(m.sender, state.me, state.term, state.generation, True, 0, 0, 0))
+        state.send(Appended, m.sender, True, 0, 0, 0)
     return False
 
 

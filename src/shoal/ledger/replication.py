@@ -51,10 +51,7 @@ def send_append(state: State, peer: PeerId, progress: Progress, even_empty: bool
     if not entries and not even_empty and progress.state != PROBE:
         return False
     before = start - 1
-    message = Append(
-        peer, state.me, state.term, state.generation, before, log.term(before), log.hash(before), entries, log.committed
-    )
-    state.outbox.append(message)
+    state.send(Append, peer, before, log.term(before), log.hash(before), entries, log.committed)
     progress.commit_sent = log.committed
     if progress.state == PROBE:
         progress.waiting = True
@@ -75,7 +72,7 @@ def beat(state: State) -> None:
         if commit < log.floor:  # its hash is gone, and the peer needs the snapshot anyway
             commit = 0
         known = log.hash(commit) or GENESIS_PREV
-        state.outbox.append(Heartbeat(peer, state.me, state.term, state.generation, commit, known, state.beat))
+        state.send(Heartbeat, peer, commit, known, state.beat)
 
 
 # --- leader: answers --------------------------------------------------------------------------------------------------
@@ -236,11 +233,11 @@ def reject(state: State, m: Append) -> None:
     """With the last place that could still be common: terms rise along both logs."""
     hint = state.log.last_with_term_at_most(m.prev_index, m.prev_term)
     term = max(0, state.log.term(hint))
-    state.outbox.append(Appended(m.sender, state.me, state.term, state.generation, True, m.prev_index, hint, term))
+    state.send(Appended, m.sender, True, m.prev_index, hint, term)
 
 
 def answer(state: State, leader: PeerId, index: int) -> None:
-    state.outbox.append(Appended(leader, state.me, state.term, state.generation, False, index, 0, 0))
+    state.send(Appended, leader, False, index, 0, 0)
 
 
 def first_new(state: State, m: Append) -> tuple[int, str]:
@@ -310,4 +307,4 @@ def on_heartbeat(state: State, m: Heartbeat) -> None:
         return
     else:
         log.commit_to(m.commit)
-    state.outbox.append(HeartbeatReply(m.sender, state.me, state.term, state.generation, m.beat, log.last))
+    state.send(HeartbeatReply, m.sender, m.beat, log.last)
