@@ -14,7 +14,7 @@ import msgspec
 from cluster import Cluster, history
 from invariants import Violation
 
-from shoal.ledger import core, election, install, life, log, membership, quorum, reading, replication
+from shoal.ledger import core, election, following, install, life, log, membership, quorum, reading, replication
 from shoal.ledger.message import Append
 
 # --- wrong rules ------------------------------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ def skip_prevote(state: core.State) -> None:
 
 
 TRUE_HARD_STATE = core.State.hard_state
-TRUE_FIRST_NEW = replication.first_new
+TRUE_FIRST_NEW = following.first_new
 TRUE_HAS_COMMITTED = membership.has_committed_in_term
 
 Patch = tuple[object, str, object]
@@ -99,11 +99,11 @@ MUTATIONS: dict[str, tuple[str, Patch, ...]] = {
     "commit-any-term": ("only own-term entries are counted", (replication, "is_own_term", lambda s, i: True)),
     "send-before-sync": ("durable before sent", (Cluster, "syncs_before_sending", False)),
     "count-unsynced": ("a leader's own disk must answer too", (replication, "decidable", unsynced_counts)),
-    "always-cut": ("cut only what contradicts", (replication, "first_new", always_cut)),
-    "no-previous-check": ("an append fits on our last entry", (replication, "previous_fault", short_append_match)),
+    "always-cut": ("cut only what contradicts", (following, "first_new", always_cut)),
+    "no-previous-check": ("an append fits on our last entry", (following, "previous_fault", short_append_match)),
     "commit-unchecked": (
         "followers commit what they checked",
-        (replication, "safe_commit", lambda m, n: m.commit),
+        (following, "safe_commit", lambda m, n: m.commit),
         (log.Log, "last_with_term_at_most", no_hint),
     ),
     "half-is-majority": ("two majorities share a member", (quorum, "majority", lambda n: max(1, n // 2))),

@@ -18,7 +18,7 @@ from seeds import batch, failure
 
 from shoal.ledger import life
 
-SEEDS, STEPS, BATCH = 2000, 500, 250
+SEEDS, STEPS, BATCH = 4000, 500, 250
 #: caught within a few seeds; the others need hundreds or thousands, and `make slow` or `make sim MUTATE=all`
 QUICK = {name: 1500 for name in MUTATIONS if name not in ("vote-forgotten", "early-change")}
 

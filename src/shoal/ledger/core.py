@@ -1,7 +1,8 @@
 """All that one node's consensus core knows, in one place, with the few operations that every rule needs.
 
-The rules themselves are functions over this state: `election.py`, `replication.py`, `install.py`, `membership.py`,
-`reading.py`, `life.py`; the table of which message meets which rule is at the top of `raft.py`.
+The rules themselves are functions over this state: `admission.py`, `election.py`, `replication.py` (leader),
+`following.py`, `install.py`, `membership.py`, `reading.py`, `life.py`; which message meets which rule stands at the top
+of `raft.py`.
 """
 
 from __future__ import annotations

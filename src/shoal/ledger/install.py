@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from shoal.ledger import membership, replication
+from shoal.ledger import following, membership
 from shoal.ledger.core import Incoming, State
 from shoal.ledger.members import PeerId
 from shoal.ledger.message import SnapshotChunk, SnapshotHead, SnapshotReply
@@ -89,11 +89,11 @@ def on_snapshot_reply(state: State, m: SnapshotReply) -> None:
 
 def on_snapshot_chunk(state: State, m: SnapshotChunk) -> None:
     """Add one chunk; when the last is in, install."""
-    replication.heard_leader(state, m.sender)
+    following.heard_leader(state, m.sender)
     head = m.head
     if head.index <= state.log.committed:
         state.incoming = None
-        replication.answer(state, m.sender, state.log.committed)
+        following.answer(state, m.sender, state.log.committed)
         return
     incoming = state.incoming
     if incoming is None or incoming.index != head.index or incoming.digest != head.digest:
@@ -110,7 +110,7 @@ def on_snapshot_chunk(state: State, m: SnapshotChunk) -> None:
         state.refuse(fault)
         state.send(SnapshotReply, m.sender, head.index, 0)
     else:
-        replication.answer(state, m.sender, state.log.committed)
+        following.answer(state, m.sender, state.log.committed)
 
 
 def install(state: State, head: SnapshotHead, data: bytes) -> str:

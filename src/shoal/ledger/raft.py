@@ -1,7 +1,8 @@
 """The consensus core: payloads and messages in, an agreed chain of entries out.  No clock, socket, file or thread.
 
 What a message does, by role ("-": counted as unexpected and dropped).  Before this table come, in this order: the
-message alone (`message.fault`), its sender (a member, or introduced), its generation (`life.py`), its term.
+message alone (`message.fault`), its sender (a member, or introduced), the lives it comes from and is meant for
+(`life.py`), its term (`admission.py`).
 
     message         follower             pre-candidate        candidate            leader
     AskVote         vote                 vote                 vote                 vote
@@ -38,7 +39,7 @@ from typing import Any, Final
 import msgspec
 
 from shoal.errors import ArgumentError
-from shoal.ledger import election, install, life, membership, message, reading, replication
+from shoal.ledger import admission, election, following, install, life, membership, reading, replication
 from shoal.ledger.core import Hooks, Options, Role, State
 from shoal.ledger.entry import GENESIS_PREV, Entry
 from shoal.ledger.log import Log, chain_fault
@@ -60,7 +61,7 @@ from shoal.ledger.message import (
 )
 from shoal.ledger.ready import Proposed, Ready, unpack_state
 from shoal.ledger.store import HardState, Snapshot
-from shoal.limits import LEDGER_ENTRY_BYTES_MAX, TERM_JUMP_MAX
+from shoal.limits import LEDGER_ENTRY_BYTES_MAX
 
 Handler = Callable[[State, Any], None]
 
@@ -70,8 +71,8 @@ _ANY: Final[dict[type, Handler]] = {
     Outdated: life.on_outdated,
 }
 _FOLLOW: Final[dict[type, Handler]] = {
-    Append: replication.on_append,
-    Heartbeat: replication.on_heartbeat,
+    Append: following.on_append,
+    Heartbeat: following.on_heartbeat,
     SnapshotChunk: install.on_snapshot_chunk,
 }
 TABLE: Final[dict[Role, dict[type, Handler]]] = {
@@ -172,16 +173,16 @@ class Raft:
     def step(self, m: AnyMessage) -> None:
         """Take one message.  Whatever it is, it raises nothing: what cannot be used is counted in `counters`."""
         state = self.state
-        fault = _envelope_fault(state, m)
+        fault = admission.envelope_fault(state, m)
         if fault:
             state.refuse(fault)
             return
         if not life.is_newest(state, m) or not life.is_for_this_life(state, m):
             return
         kind = type(m)
-        if m.term != state.term and not _settle_term(state, m, kind):
+        if m.term != state.term and not admission.settle_term(state, m, kind):
             return
-        if kind in FROM_LEADER and not _follow(state, m):
+        if kind in FROM_LEADER and not admission.follow(state, m):
             return
         handler = TABLE[state.role].get(kind)
         if handler is None:
@@ -303,53 +304,6 @@ def _proposal_fault(state: State, payload: bytes) -> str:
         return "log-full"
     change = state.hooks.members_of(payload)
     return "" if change is None else membership.change_fault(state, change)
-
-
-def _envelope_fault(state: State, m: AnyMessage) -> str:
-    """What forbids to look further into a message: its form, its receiver, its sender, an absurd term."""
-    fault = message.fault(m)
-    if fault:
-        return fault
-    if m.to != state.me or m.sender == state.me:
-        return "not-for-me"
-    if m.sender not in state.roster.current and not _is_known(state, m.sender):
-        return "unknown-member"
-    return "term-too-far" if m.term > state.term + TERM_JUMP_MAX else ""
-
-
-def _is_known(state: State, peer: PeerId) -> bool:
-    """Introduced, or a member until its removal is decided: a removal that is not may be cut off again."""
-    return peer in state.introduced or peer in state.roster.at(state.log.committed)
-
-
-def _settle_term(state: State, m: AnyMessage, kind: type) -> bool:
-    """Bring our term and the message's together; False if the message ends here."""
-    if kind is Hello or kind is Outdated:
-        return True
-    if m.term > state.term:
-        if isinstance(m, AskVote) and election.in_lease(state, m):
-            state.refuse("leader-is-heard")
-            return False
-        is_pre = (isinstance(m, AskVote) and m.pre) or (isinstance(m, GiveVote) and m.pre and m.granted)
-        if not is_pre:
-            state.become_follower(m.term, m.sender if kind in FROM_LEADER else NOBODY)
-        return True
-    state.refuse("old-term")
-    if isinstance(m, AskVote):
-        state.send(GiveVote, m.sender, False, m.pre)
-    elif kind in FROM_LEADER:
-        state.send(Appended, m.sender, True, 0, 0, 0)
-    return False
-
-
-def _follow(state: State, m: AnyMessage) -> bool:
-    """A leader speaks in our term: a candidate gives up; another leader in one's own term cannot be."""
-    if state.role == Role.LEADER or state.leader not in (NOBODY, m.sender):
-        state.refuse("second-leader")
-        return False
-    if state.role != Role.FOLLOWER:
-        state.become_follower(state.term, m.sender)
-    return True
 
 
 def _seal_batch(state: State) -> None:
