@@ -196,4 +196,3 @@ def test_changes_before_the_floor_live_on_in_the_snapshot() -> None:
 def test_a_snapshot_without_members_is_no_start() -> None:
     with pytest.raises(ArgumentError, match="no configuration"):
         core(snapshot=Snapshot(3, 1, bytes(32), b"?"))
-
