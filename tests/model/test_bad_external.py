@@ -49,7 +49,7 @@ def in_function(bad: bytes) -> bytes:
 
 
 def as_sparse_values(bad: bytes) -> bytes:
-    indices = corpus.field(2, corpus.tensor("", (2,), 7, b"\0" * 16))
+    indices = corpus.field(2, corpus.tensor("", (2,), 7, b"\0" * 8 + b"\1" + b"\0" * 7))
     return corpus.model(corpus.graph(more=corpus.field(15, corpus.field(1, bad) + indices + corpus.field(3, 9))))
 
 

@@ -16,6 +16,7 @@ from shoal.limits import DIGEST_CHUNK_BYTES
 from shoal.merge.fixed import rewritten, settle_fixed
 from shoal.merge.moments import Moments
 from shoal.merge.options import Plan
+from shoal.merge.running import Running
 from shoal.merge.runs import SweepRun, TileRun
 from shoal.merge.source import Item, Sink, Source, Stretch, Tensor
 from shoal.merge.sweep import Sweep
@@ -54,6 +55,7 @@ class Engine:
     sources  one for each model, all with the same tensors
     base     the base model, or None
     scales   keys of quantisation scales: floating numbers that must be equal in all models
+    running  keys of running statistics; None: found by their names
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Engine:
         sources: Sequence[Source],
         base: Source | None = None,
         scales: frozenset[str] = frozenset(),
+        running: Running | None = None,
     ) -> None:
         self.plan = plan
         self.first = sources[0]
@@ -73,6 +76,7 @@ class Engine:
         self.in_memory = self.first.in_memory
         self.threads = plan.options.threads or dispatch.thread_count()
         self._lock = threading.Lock()
+        self.running = Running.among(self.first.tensors) if running is None else running
         self.floats: list[Tensor] = []  # by key: the order of sums must not depend on the order in a file
         self.fixed: list[Tensor] = []
         self.local: list[Tensor] = []
@@ -207,7 +211,11 @@ class Engine:
             assert base is not None
             if self.plan.refuse_nonfinite and dispatch.stats(base, threads=1)[2]:
                 self.refuse_nonfinite(item, [], [], base)
+            held = self.running.held(item, out)
             self.moments.step(outer, item, base, out, buffers)
+            for part, values in held:
+                out[part] = values
+        self.running.refuse_negative(item, out)
         if self.plan.refuse_nonfinite and (outer is not None or not self.plan.rule.convex):
             self._refuse_overflow(item, out)
 

@@ -18,6 +18,7 @@ from shoal.merge.as_numbers import AsNumbers
 from shoal.merge.engine import Engine
 from shoal.merge.options import MergeOptions, Plan, plan
 from shoal.merge.report import Report
+from shoal.merge.running import Running
 from shoal.merge.source import Item, Kind, Source, Tensor
 from shoal.merge.state import FileMoments
 from shoal.merge.tile import Array
@@ -180,7 +181,8 @@ def merge_files(
             checked,
             [numbers.source(source) for source in sources],
             None if below is None else numbers.source(below),
-            frozenset(files[0].structure.scales),
+            files[0].structure.scales,
+            Running.among(files[0].tensors, files[0].structure),
         )
         written = engine.rewritten() | numbers.beside()
         writer = stack.enter_context(ModelWriter(files[0], output, written, _kept_data(everything, output)))

@@ -13,6 +13,7 @@ from shoal.merge.engine import Engine
 from shoal.merge.files import FileSource
 from shoal.merge.moments import MemoryMoments
 from shoal.merge.options import MergeOptions, plan
+from shoal.merge.running import Running
 from shoal.merge.source import Item, Tensor
 from shoal.merge.tile import Array
 from shoal.model.agree import require_agreement
@@ -74,7 +75,8 @@ def merge_models(models: Sequence[Any], options: MergeOptions, base: Any, outer_
         checked,
         [numbers.source(source) for source in sources],
         None if ground is None else numbers.source(ground),
-        frozenset(files[0].structure.scales),
+        files[0].structure.scales,
+        Running.among(files[0].tensors, files[0].structure),
     )
     sink = _Arrays(engine.rewritten() | numbers.beside(), sources[0].tensors)
     if outer_state is not None and not isinstance(outer_state, MutableMapping):

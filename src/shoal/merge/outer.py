@@ -1,7 +1,8 @@
 """Outer optimisers: the merged model is not taken as it is, but as a direction in which the base model moves.
 
 delta = merged - base is the negative pseudo-gradient.  All arithmetic is float64, element by element, in the order
-written here; the moments are kept as float32 (float64 for float64 tensors) and the result is rounded once.
+written here; the moments are kept as float32 (float64 for float64 tensors) and the result is rounded once.  Running
+means and variances are merged without a step (`running`).
 
 source  Reddi et al., ICLR 2021 (Adaptive Federated Optimization), algorithm 2, without bias correction and with
         v = tau**2 at the start; Hsu et al. 2019 (momentum); Nesterov as in Douillard et al. 2023 (DiLoCo)

@@ -236,7 +236,7 @@ cdef class Attributes(Found):
         if kind == 11 or kind == 12:
             self.sparse(payload, stop)
             start, end = self.indices_start, self.indices_stop
-            sink.put_bytes(self.sparse_dims)
+            sink.put_bytes(repr(list(self.sparse_dims)).encode())
             self.tensor(self.values_start, self.values_stop)
             self.tensor_value(sink)
             self.tensor(start, end)

@@ -19,11 +19,13 @@ cdef class Found(Types):
     cdef readonly dict outside      # key -> [(key, value) of external_data]
     cdef readonly dict graphs       # scope -> Graph
     cdef readonly list scale_uses   # (scope, name): inputs that are scales of quantised numbers
+    cdef readonly list mean_uses, variance_uses     # the same of running means, and of running variances
+    cdef readonly dict sparse_shapes    # key of the indices of a sparse tensor -> its dims
     cdef readonly object main       # Graph of the model itself
     cdef int64_t node_count, port_count, note_count
     cdef int64_t values_at, values_start, values_stop, indices_at, indices_start, indices_stop   # of a sparse tensor
-    cdef bytes sparse_dims
-    cdef object Graph, TensorRef, Field, scale_inputs
+    cdef tuple sparse_dims
+    cdef object Graph, TensorRef, Field, scale_inputs, mean_inputs, variance_inputs
     cdef list roles, storages
     cdef dict dtypes
     cdef Sink ins, outs, other, one, single
@@ -33,9 +35,11 @@ cdef class Found(Types):
         from shoal.model import dtype, structure, tensor
 
         self.Graph, self.scale_inputs = structure.Graph, structure.SCALE_INPUTS
+        self.mean_inputs, self.variance_inputs = structure.MEAN_INPUTS, structure.VARIANCE_INPUTS
         self.TensorRef, self.Field = tensor.TensorRef, tensor.Field
         self.roles, self.storages, self.dtypes = list(tensor.Role), list(tensor.Storage), dtype.DTYPES
-        self.tensors, self.outside, self.graphs, self.scale_uses = {}, {}, {}, []
+        self.tensors, self.outside, self.graphs, self.sparse_shapes = {}, {}, {}, {}
+        self.scale_uses, self.mean_uses, self.variance_uses = [], [], []
         self.node_count = self.port_count = self.note_count = 0
         self.ins, self.outs, self.other, self.one, self.single = Sink(), Sink(), Sink(), Sink(), Sink()
         self.main = self.Graph("", "")
@@ -126,13 +130,13 @@ cdef class Found(Types):
         if not self.values_at or not self.indices_at:
             raise self.bad("tensor.sparse", "a sparse tensor lacks its values or its indices")
         cdef int i
-        self.sparse_dims = repr([self.dims[i] for i in range(self.rank)]).encode()
+        self.sparse_dims = tuple([int(self.dims[i]) for i in range(self.rank)])
         return 0
 
     cdef int emit_sparse(self, int role, object graph, str name, tuple enclosing) except -1:
         """Note both tensors of the sparse tensor that was found last; without ``name`` it has that of its values."""
         cdef int64_t count, indices_at = self.indices_at, start = self.indices_start, stop = self.indices_stop
-        cdef bytes dims = self.sparse_dims
+        cdef tuple dims = self.sparse_dims
         self.tensor(self.values_start, self.values_stop)
         if name is None:
             name = self.name
@@ -143,10 +147,14 @@ cdef class Found(Types):
         count = self.dims[0]
         self.emit(role, graph, name, enclosing + (self.values_at,))
         self.tensor(start, stop)
-        if self.code != 7 or self.rank not in (1, 2) or self.dims[0] != count:
+        if (
+            self.code != 7 or self.rank not in (1, 2) or self.dims[0] != count
+            or (self.rank == 2 and self.dims[1] != len(dims))
+        ):
             raise self.bad(
                 "tensor.sparse", f"indices of {shown(repr(name))} do not fit its {count} values; expected int64"
             )
         self.emit(role + 1, graph, name, enclosing + (indices_at,))
-        self.note(graph, f"dims of sparse tensor {shown(repr(name))}", dims)
+        self.sparse_shapes[f"{graph.scope}::{name}::indices" if graph.scope else f"{name}::indices"] = dims
+        self.note(graph, f"dims of sparse tensor {shown(repr(name))}", repr(list(dims)).encode())
         return 0

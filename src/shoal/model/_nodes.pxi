@@ -69,7 +69,11 @@ cdef class Nodes(Attributes):
         cdef Owner owner
         cdef bytes head = self.head()
         if (plain or self.op_domain == "com.microsoft") and self.op_type in self.scale_inputs:
-            self.scales(start, end, graph.scope)
+            self.uses(start, end, graph.scope, self.scale_inputs[self.op_type], self.scale_uses)
+        if plain and self.op_type in self.mean_inputs:
+            self.uses(start, end, graph.scope, self.mean_inputs[self.op_type], self.mean_uses)
+        if plain and self.op_type in self.variance_inputs:
+            self.uses(start, end, graph.scope, self.variance_inputs[self.op_type], self.variance_uses)
         if self.attributes is not None:
             label = f"{self.op_type}:{self.output}" if self.output else f"{self.op_type}:#{len(graph.spans) // 2}"
             owner = Owner(graph, label, plain and self.op_type == "Constant", depth)
@@ -147,15 +151,15 @@ cdef class Nodes(Attributes):
         self.one.put_bytes(self.other.finish())
         return self.one.finish()
 
-    cdef int scales(self, int64_t start, int64_t end, str scope) except -1:
-        positions = self.scale_inputs[self.op_type]
+    cdef int uses(self, int64_t start, int64_t end, str scope, object positions, list uses) except -1:
+        """Note the names that a node has as its inputs at ``positions``."""
         cdef int position = 0
         self.at = start
         while self.field(end):
             if self.number == 1:
                 if position in positions and self.stop > self.payload:
-                    self.scale_uses.append((scope, self.text("input of a node")))
-                    if len(self.scale_uses) > PORTS_MAX:
+                    uses.append((scope, self.text("input of a node")))
+                    if len(uses) > PORTS_MAX:
                         raise InputError("graph.too_many", f"{self.file}: more than {PORTS_MAX} uses of scales")
                 position += 1
         return 0

@@ -11,6 +11,9 @@ class Index:
     outside: dict[str, list[tuple[str, str]]]
     graphs: dict[str, Graph]
     scale_uses: list[tuple[str, str]]
+    mean_uses: list[tuple[str, str]]
+    variance_uses: list[tuple[str, str]]
+    sparse_shapes: dict[str, tuple[int, ...]]
     def __init__(self, file: str, fd: int, size: int, held: bytes | None = None) -> None: ...
     def model(self) -> None: ...
 

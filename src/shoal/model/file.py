@@ -21,7 +21,8 @@ from shoal.limits import DECODED_BYTES_MAX, PROTO_BYTES_MAX
 from shoal.model import _onnx_index
 from shoal.model.external import DataFiles, Identity, read_place
 from shoal.model.foreign import kind_of
-from shoal.model.structure import Structure, scale_keys
+from shoal.model.sparse import require_places
+from shoal.model.structure import Structure, used_keys
 from shoal.model.tensor import Role, Storage, TensorRef
 
 _CHUNK = 2**20
@@ -186,11 +187,17 @@ class ModelFile:
         self.ir_version, self.opsets, self.producer = index.ir_version, index.opsets, index.producer
         self.tensors = index.tensors
         self.structure = Structure(
-            index.opsets, index.graphs, scale_keys(index.scale_uses, index.graphs, index.tensors)
+            index.opsets,
+            index.graphs,
+            used_keys(index.scale_uses, index.graphs, index.tensors),
+            used_keys(index.mean_uses, index.graphs, index.tensors),
+            used_keys(index.variance_uses, index.graphs, index.tensors),
         )
         for key, entries in index.outside.items():
             self.tensors[key] = self._resolve(self.tensors[key], entries)
         self._refuse_overlaps()
+        for key, shape in index.sparse_shapes.items():
+            require_places(self, self.tensors[key], shape)
         if Identity.of(self._descriptor) != self._identity:
             raise InputError("file.changed", f"{name}: changed while it was read")
 

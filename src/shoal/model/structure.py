@@ -41,6 +41,11 @@ SCALE_INPUTS: Final[dict[str, Container[int]]] = {
 }
 
 
+#: Which inputs of an operator are running means and running variances: measured while training, not learned.
+MEAN_INPUTS: Final[dict[str, Container[int]]] = {"BatchNormalization": (3,)}
+VARIANCE_INPUTS: Final[dict[str, Container[int]]] = {"BatchNormalization": (4,)}
+
+
 @dataclass(slots=True)
 class Graph:
     """One graph or function.
@@ -75,11 +80,14 @@ class Structure:
     graphs  {scope: Graph}      the main graph, those inside its nodes, and functions
     scales  set of tensor keys  tensors that are scales of quantised numbers: they must be equal, or the numbers would
                                 change their meaning.  A scale that comes to its node through other nodes is not seen
+    means, variances    sets of tensor keys  running means and variances, found in the same way
     """
 
     opsets: dict[str, int]
     graphs: dict[str, Graph]
     scales: frozenset[str]
+    means: frozenset[str]
+    variances: frozenset[str]
 
 
 def resolve(scope: str, name: str, graphs: Mapping[str, Graph], keys: Container[str]) -> str | None:
@@ -93,7 +101,7 @@ def resolve(scope: str, name: str, graphs: Mapping[str, Graph], keys: Container[
         scope = graphs[scope].parent
 
 
-def scale_keys(uses: Iterable[tuple[str, str]], graphs: Mapping[str, Graph], tensors: Container[str]) -> frozenset[str]:
+def used_keys(uses: Iterable[tuple[str, str]], graphs: Mapping[str, Graph], tensors: Container[str]) -> frozenset[str]:
     """Keys of the tensors that (scope, name) pairs mean."""
     found = (resolve(scope, name, graphs, tensors) for scope, name in set(uses))
     return frozenset(key for key in found if key is not None)
