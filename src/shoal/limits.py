@@ -7,7 +7,7 @@ from typing import Final
 # --- files -----------------------------------------------------------------------------------------------------------
 #: bytes of one protobuf message.  The protobuf library itself stops at 2 GiB; larger models keep their data outside.
 PROTO_BYTES_MAX: Final = 2**31 - 1
-#: versions of the format that onnx 1.23 knows.  Version 3 brought opset_import, without which operators have no meaning.
+#: versions of the format that onnx 1.23 knows.  Version 3 brought opset_import; without it operators mean nothing.
 IR_VERSION_MIN: Final = 3
 IR_VERSION_MAX: Final = 14
 #: levels of graph inside graph (If, Loop, Scan, functions).  Real models stay below 10; each level costs stack.
@@ -34,8 +34,8 @@ DIMS_MAX: Final = 64
 NAME_BYTES_MAX: Final = 65_536
 #: bytes of one tensor that is not stored as little-endian bytes and must be decoded in memory.
 DECODED_BYTES_MAX: Final = 256 * 2**20
-#: bytes of a weights file that keeps its data inside; larger ones get a data file.  Below PROTO_BYTES_MAX by enough that
-#: other tools can add a graph and still write one file.
+#: bytes of a weights file that keeps its data inside; larger ones get a data file.  Below PROTO_BYTES_MAX by enough
+#: that other tools can add a graph and still write one file.
 EMBEDDED_BYTES_MAX: Final = 1_900_000_000
 
 # --- merging ---------------------------------------------------------------------------------------------------------

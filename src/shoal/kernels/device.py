@@ -41,7 +41,8 @@ def require(device: str) -> None:
         return
     found, reason = cuda_devices()
     if not found:
-        raise MachineError("device.cuda", f"--device cuda cannot be used: {reason}; expected a CUDA device and its driver")
+        message = f"--device cuda cannot be used: {reason}; expected a CUDA device and its driver"
+        raise MachineError("device.cuda", message)
     raise MachineError(
         "device.cuda",
         f"--device cuda cannot be used: {found[0].name} is there, but this version has no CUDA merge kernels; use cpu",

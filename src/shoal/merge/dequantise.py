@@ -41,6 +41,9 @@ class DequantisedSource:
             if key not in hidden
         }
 
+    def place(self, stretch: Stretch, /) -> tuple[int, int] | None:
+        return None if stretch.tensor.key in self._weights else self.stored.place(stretch)
+
     def read(self, item: Item, out: Array | None, /) -> Array:
         if not any(stretch.tensor.key in self._weights for stretch in item):
             return self.stored.read(item, out)

@@ -22,6 +22,7 @@ from shoal.merge.source import Item, Sink, Source, Stretch, Tensor
 from shoal.merge.sweep import Sweep
 from shoal.merge.tile import Array, Combine, Tile
 from shoal.merge.tiles import Buffers, cut, items
+from shoal.model.file import read_rows
 
 #: elements of a tile of arrays in memory, where numpy and not a kernel does the work.
 NUMPY_TILE = 2**18
@@ -199,7 +200,7 @@ class Engine:
     def _tile(self, combine: Combine, item: Item, out: Array, buffers: Buffers, threads: int) -> None:
         """Read one tile of every model that is wanted, combine, take the outer step, check what comes out."""
         wanted = range(len(self.active)) if combine.models is None else combine.models
-        inputs = [self.read(self.active[i], item, buffers, i) for i in wanted]
+        inputs = self.read_models(wanted, item, buffers)
         base = None if self.base is None else self.read(self.base, item, buffers, "base")
         self.count_read(out.nbytes * (len(inputs) + (base is not None)))
         key, first = (item[0].tensor.key, item[0].first) if len(item) == 1 else ("", 0)
@@ -227,6 +228,21 @@ class Engine:
             return source.read(item, None)
         total = item[0].count if len(item) == 1 else sum(stretch.count for stretch in item)
         return source.read(item, buffers.get(who, item[0].tensor.dtype, total))
+
+    def read_models(self, wanted: Sequence[int], item: Item, buffers: Buffers) -> list[Array]:
+        """`read` of several models; stretches that lie in files as they are wanted come by one call for all."""
+        places = [self.active[i].place(item[0]) for i in wanted] if len(item) == 1 and not self.in_memory else []
+        ready = [place for place in places if place is not None]
+        if len(ready) < 2 or len(ready) < len(wanted):
+            return [self.read(self.active[i], item, buffers, i) for i in wanted]
+        (stretch,) = item
+        found = [buffers.get(i, stretch.tensor.dtype, stretch.count) for i in wanted]
+        failed = read_rows(ready, [x.view(np.uint8) for x in found])
+        if failed >= 0:
+            # Once more the slow way: it says what is wrong, or it was a passing fault.
+            for k in range(failed, len(found)):
+                self.read(self.active[wanted[k]], item, buffers, wanted[k])
+        return found
 
     def count_read(self, nbytes: int | None) -> None:
         """Count bytes that were read; None: done."""

@@ -19,7 +19,7 @@ from shoal.merge.engine import Engine
 from shoal.merge.options import MergeOptions, Plan, plan
 from shoal.merge.report import Report
 from shoal.merge.running import Running
-from shoal.merge.source import Item, Kind, Source, Tensor
+from shoal.merge.source import Item, Kind, Source, Stretch, Tensor
 from shoal.merge.state import FileMoments
 from shoal.merge.tile import Array
 from shoal.model.agree import require_agreement
@@ -51,6 +51,10 @@ class FileSource:
     @cached_property
     def tensors(self) -> Mapping[str, Tensor]:
         return {key: _tensor(ref) for key, ref in self.file.tensors.items()}
+
+    def place(self, stretch: Stretch, /) -> tuple[int, int] | None:
+        found = self.file.place(self.file.tensors[stretch.tensor.key])
+        return None if found is None else (found[0], found[1] + stretch.first * stretch.tensor.dtype.itemsize)
 
     def read(self, item: Item, out: Array | None, /) -> Array:
         assert out is not None

@@ -14,7 +14,7 @@ from shoal.merge.files import FileSource
 from shoal.merge.moments import MemoryMoments
 from shoal.merge.options import MergeOptions, plan
 from shoal.merge.running import Running
-from shoal.merge.source import Item, Tensor
+from shoal.merge.source import Item, Stretch, Tensor
 from shoal.merge.tile import Array
 from shoal.model.agree import require_agreement
 from shoal.model.file import ModelFile
@@ -28,6 +28,9 @@ class ModelSource(FileSource):
         super().__init__(file)
         self.label = f"{label} ({self.label})"
         self._assigned = {key: np.ascontiguousarray(model[key]).reshape(-1) for key in model.changed}
+
+    def place(self, stretch: Stretch, /) -> tuple[int, int] | None:
+        return None if stretch.tensor.key in self._assigned else super().place(stretch)
 
     def read(self, item: Item, out: Array | None, /) -> Array:
         found = super().read(item, out)

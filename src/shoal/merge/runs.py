@@ -67,7 +67,7 @@ class SweepRun(_Run):
     def tile(self, stretch: Stretch, wanted: Sequence[int], base: Source | None, buffers: Buffers) -> Tile:
         engine = self.engine
         native = engine.in_memory and engine.plan.rule.native
-        inputs = [engine.read(engine.active[i], (stretch,), buffers, i) for i in wanted]
+        inputs = engine.read_models(wanted, (stretch,), buffers)
         ground = None if base is None else engine.read(base, (stretch,), buffers, "base")
         engine.count_read(sum(x.nbytes for x in inputs) + (0 if ground is None else ground.nbytes))
         none = np.empty(0, stretch.tensor.dtype)

@@ -76,6 +76,10 @@ class Source(Protocol):
         """
         ...
 
+    def place(self, stretch: Stretch, /) -> tuple[int, int] | None:
+        """(descriptor, offset) where `read` would find the bytes as they are wanted, or None."""
+        ...
+
     def same(self, tensor: Tensor, other: Source) -> bool:
         """True if the other model's tensor of that key has the same bits."""
         ...
@@ -124,6 +128,9 @@ class MemorySource:
         if stretch.count == len(array):
             return array
         return array[stretch.first : stretch.first + stretch.count]
+
+    def place(self, _stretch: Stretch, /) -> tuple[int, int] | None:
+        return None
 
     def same(self, tensor: Tensor, other: Source) -> bool:
         assert isinstance(other, MemorySource)

@@ -12,8 +12,9 @@ from shoal.limits import DIGEST_CHUNK_BYTES, STREAM_BYTES_MAX
 from shoal.merge.source import Item, Stretch, Tensor
 from shoal.merge.tile import Array
 
-#: bytes of one model that a thread holds at most; larger buffers fall out of the second-level cache.
-TILE_BYTES = 2**20
+#: bytes of one model that a thread holds at most: larger buffers fall out of the caches between reading and merging,
+#: smaller ones hand the GIL over too often (measured: docs/PERFORMANCE.md).
+TILE_BYTES = 2**18
 #: below this, reading costs more calls than bytes: rather fewer threads than smaller tiles.
 TILE_BYTES_MIN = 2**14
 #: bytes of small tensors that make one item of work.

@@ -1,3 +1,6 @@
+import numpy as np
+import numpy.typing as npt
+
 from shoal.model.structure import Graph
 from shoal.model.tensor import TensorRef
 
@@ -23,4 +26,5 @@ def decode(
 def node_parts(
     file: str, fd: int, size: int, start: int, stop: int, held: bytes | None = None
 ) -> tuple[str, str, str, str, list[str], list[str], dict[str, bytes]]: ...
+def read_rows(descriptors: list[int], offsets: list[int], buffers: list[npt.NDArray[np.uint8]]) -> int: ...
 def fields(message: bytes) -> list[tuple[int, int | bytes]]: ...

@@ -31,6 +31,7 @@ include "_types.pxi"
 include "_found.pxi"
 include "_attributes.pxi"
 include "_nodes.pxi"
+include "_rows.pxi"
 
 
 cdef class Index(Nodes):

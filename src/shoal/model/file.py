@@ -6,7 +6,7 @@ import os
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -27,6 +27,16 @@ from shoal.model.tensor import Role, Storage, TensorRef
 
 _CHUNK = 2**20
 _ATTRIBUTES = frozenset({Role.CONSTANT_FLOAT, Role.CONSTANT_FLOATS})
+#: storages whose bytes lie in the .onnx file itself, little-endian
+_INSIDE = frozenset({Storage.RAW, Storage.PACKED})
+
+
+def read_rows(places: Sequence[tuple[int, int]], buffers: Sequence[npt.NDArray[np.uint8]]) -> int:
+    """Fill each buffer from (descriptor, offset); the number of the first that came short or failed, or -1.
+
+    One call for many models, without the GIL.
+    """
+    return _onnx_index.read_rows([d for d, _ in places], [at for _, at in places], list(buffers))
 
 
 class ModelFile:
@@ -119,6 +129,13 @@ class ModelFile:
                 f"{shown(ref.key)}: {buffer.size} elements from {first_element} on; it has {ref.elements}",
             )
         self._read_bytes(ref, first_element * ref.dtype.numpy.itemsize, buffer.reshape(-1).view(np.uint8))
+
+    def place(self, ref: TensorRef) -> tuple[int, int] | None:
+        """(descriptor, offset) of a tensor whose bytes lie in the .onnx file as `read_into` gives them, else None.
+
+        The descriptor is open as long as this object is.
+        """
+        return (self.fileno(), ref.offset) if ref.storage in _INSIDE else None
 
     def array(self, ref: TensorRef) -> npt.NDArray[Any]:
         """The whole tensor, in memory: ref.dtype.numpy[dims].
