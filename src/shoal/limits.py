@@ -10,6 +10,9 @@ PROTO_BYTES_MAX: Final = 2**31 - 1
 #: versions of the format that onnx 1.23 knows.  Version 3 brought opset_import; without it operators mean nothing.
 IR_VERSION_MIN: Final = 3
 IR_VERSION_MAX: Final = 14
+#: bytes of a data file that are not on the disk (a sparse file reads as zeros there).  A few kilobytes must not make
+#: hours of work; tools that set a file's size beforehand, and file systems that compress, leave some.
+HOLES_BYTES_MAX: Final = 8 * 2**30
 #: levels of graph inside graph (If, Loop, Scan, functions).  Real models stay below 10; each level costs stack.
 NESTING_MAX: Final = 64
 #: characters of the path of nodes that names an inner graph; longer ones end in a digest.

@@ -217,9 +217,17 @@ def test_attributes_of_other_nodes(folder: Path) -> None:
 
 
 def test_a_sparse_file_of_48_gib_that_matches_its_shape(folder: Path) -> None:
+    """A few kilobytes on the disk must not make a merge that lasts for hours and fills the disk."""
     with open(folder / "big.bin", "wb") as big:
         big.truncate(48 * 2**30)
-    (folder / "m.onnx").write_bytes(as_initialiser(corpus.external(dims=(12 * 2**30,), location="big.bin")))
+    data = as_initialiser(corpus.external(dims=(12 * 2**30,), location="big.bin"))
+    assert refusal(folder, data).code == "external.holes"
+
+
+def test_a_sparse_file_of_6_gib_is_read_to_its_end(folder: Path) -> None:
+    with open(folder / "big.bin", "wb") as big:
+        big.truncate(6 * 2**30)
+    (folder / "m.onnx").write_bytes(as_initialiser(corpus.external(dims=(3 * 2**29,), location="big.bin")))
     with ModelFile.open(folder / "m.onnx") as file:
         (ref,) = file.tensors.values()
         buffer = np.ones(3, np.float32)

@@ -172,6 +172,35 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["m.onnx"]
 
 
+def test_save_says_what_it_takes(tmp_path: Path) -> None:
+    for value in (5, [np.zeros(2)], "w"):
+        with pytest.raises(ArgumentError, match="a Model, or a dict of arrays"):
+            save(value, tmp_path / "out.onnx")  # type: ignore[arg-type]
+    assert os.listdir(tmp_path) == []
+
+
+class Foreign:
+    """An array of another framework, as far as DLPack goes."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __dlpack__(self, **words: object) -> object:
+        return self.array.__dlpack__(**words)  # type: ignore[arg-type]
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.array.__dlpack_device__()
+
+
+def test_arrays_of_other_frameworks_go_in(tmp_path: Path) -> None:
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    save({"w": Foreign(array)}, tmp_path / "w.onnx")  # type: ignore[dict-item]
+    with load(tmp_path / "w.onnx") as model:
+        assert np.array_equal(model["w"], array)
+        model["w"] = Foreign(array + 1)  # type: ignore[assignment]
+        assert np.array_equal(model["w"], array + 1)
+
+
 def test_models_are_equal_only_to_themselves() -> None:
     """Two equal models are found by their digests; == would have to read all values, and arrays have no one truth."""
     model = Model.from_tensors(ARRAYS)

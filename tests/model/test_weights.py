@@ -129,6 +129,7 @@ def test_outside_tensors_are_aligned_and_an_old_data_file_goes(tmp_path: Path, m
         ({"": np.zeros(1)}, "weights.name"),
         ({"\ud800": np.zeros(1)}, "weights.name"),
         ({"n" * 70_000: np.zeros(1)}, "weights.name"),
+        ({"a\0b": np.zeros(1)}, "weights.name"),
         ({"w": [1.0]}, "weights.type"),
         ({1: np.zeros(1)}, "weights.type"),
         ({"w": np.array([None])}, "weights.dtype"),

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from shoal.errors import ArgumentError, shown
-from shoal.merge.arrays import as_array, as_target, overlapping
 from shoal.merge.engine import Engine
 from shoal.merge.moments import MemoryMoments
 from shoal.merge.options import Integers, MergeOptions, Nonfinite, Progress, Quantised, plan
 from shoal.merge.source import MemorySink, MemorySource
 from shoal.merge.tile import Array
+from shoal.model.arrays import as_array, as_target, overlapping
 
 
 def merge(

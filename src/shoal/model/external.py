@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shoal.errors import InputError, MachineError, shown
+from shoal.limits import HOLES_BYTES_MAX
 
 #: external data files of one model that are open at once; a process has about a thousand descriptors.
 FILES_OPEN_MAX: Final = 16
@@ -243,6 +244,13 @@ def _check_kind(status: os.stat_result, name: str, where: str) -> None:
         raise InputError(
             "external.hard_link",
             f"{where}: external data {name} has {status.st_nlink} names (hard links); expected one; copy it",
+        )
+    stored = status.st_blocks * 512
+    if status.st_size - stored > HOLES_BYTES_MAX:
+        raise InputError(
+            "external.holes",
+            f"{where}: external data {name} has {status.st_size} bytes, of which {stored} are on the disk; expected a "
+            f"file with at most {HOLES_BYTES_MAX} bytes of holes",
         )
 
 

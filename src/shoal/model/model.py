@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.errors import ArgumentError, shown
+from shoal.model.arrays import as_array
 from shoal.model.digest import ModelDigest, model_digest, tensor_digest
 from shoal.model.dtype import Dtype
 from shoal.model.file import ModelFile
@@ -50,13 +51,14 @@ class Model(Mapping[str, Array]):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Array]) -> Model:
-        """Make a model without a graph from arrays, which are held, not copied.
+        """Make a model without a graph from arrays (numpy, torch, JAX ...), which are held, not copied.
 
         raises  ArgumentError  for a value that is no array, or of a dtype that ONNX does not have
         """
-        for name, array in tensors.items():
+        arrays = {name: _own(array, name) for name, array in tensors.items()}
+        for name, array in arrays.items():
             numpy_dtype(name, array)
-        return cls(None, {name: _frozen(np.asarray(array)) for name, array in tensors.items()})
+        return cls(None, {name: _frozen(array) for name, array in arrays.items()})
 
     def _describe(self) -> dict[str, TensorInfo]:
         if self._file is not None:
@@ -103,7 +105,7 @@ class Model(Mapping[str, Array]):
         info = self._tensors.get(name)
         if info is None:
             raise ArgumentError("model.name", f"no tensor {shown(str(name))}; a model's names are fixed")
-        array = np.asarray(array)
+        array = np.asarray(array) if isinstance(array, int | float | list | tuple) else _own(array, name)
         if info.dtype.numpy is None or array.dtype.newbyteorder("<") != info.dtype.numpy or array.shape != info.dims:
             raise ArgumentError(
                 "model.array",
@@ -179,8 +181,18 @@ def load(path: str | os.PathLike[str]) -> Model:
 
 
 def save(model: Model | Mapping[str, Array], path: str | os.PathLike[str]) -> None:
-    """Write a model, or named arrays as a weights file (docs/FORMAT.md, "Weights files")."""
+    """Write a model, or named arrays as a weights file (docs/FORMAT.md, "Weights files").
+
+    raises  ArgumentError, InputError, MachineError  as `Model.save`
+    """
+    if not isinstance(model, Mapping):
+        raise ArgumentError("weights.type", f"got {type(model).__name__}; expected a Model, or a dict of arrays")
     (model if isinstance(model, Model) else Model.from_tensors(model)).save(path)
+
+
+def _own(array: object, name: object) -> Array:
+    """Return a framework's array as numpy's own; one of numpy may lie in any order."""
+    return np.asarray(array) if isinstance(array, np.ndarray | np.generic) else as_array(array, "model", str(name))
 
 
 def _frozen(array: Array) -> Array:

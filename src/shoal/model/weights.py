@@ -99,8 +99,10 @@ def _row(name: str, array: Array) -> _Row:
         encoded = name.encode()
     except UnicodeEncodeError:
         encoded = b""
-    if not 0 < len(encoded) <= NAME_BYTES_MAX:
-        raise ArgumentError("weights.name", f"tensor name {shown(name)} is no text of 1 to {NAME_BYTES_MAX} bytes")
+    if not 0 < len(encoded) <= NAME_BYTES_MAX or b"\0" in encoded:
+        raise ArgumentError(
+            "weights.name", f"tensor name {shown(name)} is no text of 1 to {NAME_BYTES_MAX} bytes without NUL"
+        )
     if array.ndim > DIMS_MAX:
         raise ArgumentError("weights.dims", f"tensor {shown(name)} has {array.ndim} dimensions; at most {DIMS_MAX}")
     head = b"".join(_integer(1, dim) for dim in array.shape) + _integer(2, dtype.code) + length_delimited(8, encoded)

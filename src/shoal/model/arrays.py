@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from shoal.errors import ArgumentError, shown
 from shoal.kernels.reference import BFLOAT16
-from shoal.merge.tile import Array
+
+Array = npt.NDArray[Any]
 
 #: DLPack's numbers of devices whose memory this process can read: CPU and pinned host memory.
 HOST_DEVICES = (1, 3)
