@@ -8,11 +8,9 @@ Times are the best of some runs with a warm page cache, whole processes, start o
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,14 +33,20 @@ onnx.save(models[0], sys.argv[-1])
 """
 
 
+#: A child's peak counts the pages of the process that forked it, so a small process starts and times the command.
+LAUNCHER = """
+import resource, subprocess, sys, time
+start = time.perf_counter()
+subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
+print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+"""
+
+
 def run(command: list[str]) -> tuple[float, int]:
     """(seconds, peak resident bytes) of one process."""
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, command
-    return time.perf_counter() - start, usage.ru_maxrss * 1024
+    done = subprocess.run([sys.executable, "-c", LAUNCHER, *command], check=True, capture_output=True, text=True)
+    seconds, peak = done.stdout.split()
+    return float(seconds), int(peak)
 
 
 def best(command: list[str], rounds: int, before: Callable[[], object] = lambda: None) -> tuple[float, int]:
@@ -102,7 +106,7 @@ def test_merge_of_files(benchmark: Any, files: list[str]) -> None:
 
     merged, check = shoal.load(out), shoal.load(numpy_out)
     for name in check:
-        assert np.allclose(merged[name], check[name], rtol=1e-6)
+        assert np.allclose(merged[name], check[name], rtol=1e-5, atol=1e-5)  # theirs is summed in float32
 
 
 def test_start_of_help(benchmark: Any) -> None:
@@ -111,4 +115,4 @@ def test_start_of_help(benchmark: Any) -> None:
     seconds, memory = best([*SHOAL, "--help"], 1 if benchmark.disabled else 9)
     benchmark.extra_info.update({"python alone, s": bare, "shoal --help, s": seconds, "peak MB": memory / 2**20})
     benchmark.pedantic(run, ([*SHOAL, "--help"],), rounds=1 if benchmark.disabled else 5)
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss > 0
+    assert seconds > bare

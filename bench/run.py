@@ -75,8 +75,11 @@ def name(row: dict[str, Any]) -> str:
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     for module, part in groups(rows).items():
+        if len(columns(part)) > 2 * len(part):
+            show_each(console, part)
+            continue
         table = Table(title=module)
         table.add_column("bench")
         table.add_column("median, ms", justify="right")
@@ -85,6 +88,17 @@ def show(rows: list[dict[str, Any]]) -> None:
         for row in part:
             cells = [number(row["extra_info"].get(key, "")) for key in columns(part)]
             table.add_row(escape(name(row)), number(row["stats"]["median"] * 1e3), *cells)
+        console.print(table)
+
+
+def show_each(console: Console, part: list[dict[str, Any]]) -> None:
+    """One small table a bench: few benches with many figures."""
+    for row in part:
+        table = Table("figure", title=escape(name(row)))
+        table.add_column("value", justify="right")
+        table.add_row("median, ms", number(row["stats"]["median"] * 1e3))
+        for key, value in row["extra_info"].items():
+            table.add_row(key, number(value))
         console.print(table)
 
 
