@@ -4,23 +4,24 @@ The core appends before it knows what is committed, and may cut what it appended
 the last committed entry, and one ahead of it, at the end of the log.  Its methods are what ``core.Hooks`` asks for:
 
     Hooks(draw=..., members_of=change_of, seal=guard.seal, admit=guard.admit, opening=guard.opening)
+
+Each entry is decoded and its signatures are checked once, when it is admitted; when it is decided, only the rules are
+followed again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from shoal.errors import InputError, PeerError
-from shoal.ledger.body import Noop
+from shoal.ledger.body import Body, Noop
 from shoal.ledger.certificate import check_now
 from shoal.ledger.entry import Entry, entry_hash
 from shoal.ledger.identity import Identity
 from shoal.ledger.statement import Seen, make_statement
-from shoal.ledger.validator import Ledger, make_seal
-
-
-def _checked_before(public_key: bytes, signature: bytes, message: bytes, what: str) -> None:
-    """For entries whose signatures this guard has checked."""
+from shoal.ledger.validator import AUTHORS, Decoded, Ledger, make_seal
 
 
 class Guard:
@@ -35,7 +36,7 @@ class Guard:
         self.refusal = ""
         self._me = me
         self._clock_ms = clock_ms
-        self._tail: list[tuple[Entry, bytes]] = []
+        self._tail: list[Decoded] = []
         self._ahead = committed.copy()
 
     @property
@@ -45,14 +46,35 @@ class Guard:
 
     def seal(self, hash_: bytes) -> bytes:
         """This node's seal, as a leader."""
-        return make_seal(hash_, self._me)
+        seal = make_seal(hash_, self._me)
+        if self._tail and self._tail[-1].hash == hash_:
+            last = self._tail[-1]
+            entry = msgspec.structs.replace(last.entry, seal=seal)
+            self._tail[-1] = msgspec.structs.replace(last, entry=entry)
+        return seal
 
     def opening(self, term: int) -> bytes:
         """The no-op that opens a term which this node leads, already admitted."""
+        return self.say(Noop(term), term)
+
+    def say(self, body: Body, term: int) -> bytes:
+        """This node's own statement, made and admitted as by ``offer``; its signature needs no check.
+
+        raises  PeerError, InputError  if it breaks a rule here
+        """
         genesis = self.committed.state.genesis
-        payload = make_statement(Noop(term), self._me, genesis, self.seen, self._clock_ms())
-        self.offer(payload, term)
+        payload = make_statement(body, self._me, genesis, self.seen, self._clock_ms())
+        self._ahead.check = self._check_others
+        try:
+            self.offer(payload, term)
+        finally:
+            self._ahead.check = check_now
         return payload
+
+    def _check_others(self, public_key: bytes, signature: bytes, message: bytes, what: str) -> None:
+        """All but the author's: this node has just made it."""
+        if what != AUTHORS or public_key != self._me.public:
+            check_now(public_key, signature, message, what)
 
     def offer(self, payload: bytes, term: int) -> Entry:
         """Admit what this node, leading in ``term``, is about to append; if the core refuses it, call ``withdraw``.
@@ -61,8 +83,7 @@ class Guard:
         """
         state = self._ahead.state
         entry = Entry(state.index + 1, term, state.head, payload)
-        self._ahead.apply(entry)
-        self._tail.append((entry, self._ahead.state.head))
+        self._tail.append(self._ahead.admit(entry))
         return entry
 
     def withdraw(self, index: int) -> None:
@@ -78,15 +99,14 @@ class Guard:
         if at < 0:
             held = self.committed.state.recent.get(entry.index)
             return held is not None and held[0] == hash_
-        if at < len(self._tail) and self._tail[at][1] == hash_:
+        if at < len(self._tail) and self._tail[at].hash == hash_:
             return self._is_seal_good(entry)
         self.withdraw(entry.index)
         try:
-            self._ahead.apply(entry)
+            self._tail.append(self._ahead.admit(entry, hash_))
         except (InputError, PeerError) as error:
             self.refusal = str(error)
             return False
-        self._tail.append((entry, hash_))
         return True
 
     def settle(self, entries: Iterable[Entry]) -> None:
@@ -97,15 +117,17 @@ class Guard:
         for entry in entries:
             if entry.index <= self.committed.state.index:
                 continue
-            known = bool(self._tail) and self._tail[0][1] == entry_hash(entry)
-            check = _checked_before if known and not entry.seal else check_now
-            self.committed.check = check
-            self.committed.apply(entry)
-            if known:
-                del self._tail[0]
-            else:
+            known = self._tail[0] if self._tail else None
+            if known is not None and known.hash != entry_hash(entry):
                 self._tail.clear()
-        if self._ahead.state.head != (self._tail[-1][1] if self._tail else self.committed.state.head):
+                known = None
+            if known is not None and known.entry.seal == entry.seal:
+                self.committed.take(known)
+            else:
+                self.committed.apply(entry)
+            if known is not None:
+                del self._tail[0]
+        if self._ahead.state.head != (self._tail[-1].hash if self._tail else self.committed.state.head):
             self._rebuild()
 
     def restart(self, committed: Ledger) -> None:
@@ -117,17 +139,15 @@ class Guard:
     def _is_seal_good(self, entry: Entry) -> bool:
         """The entry is known, but perhaps without this seal: it must be good too."""
         index = entry.index - self.committed.state.index - 1
-        if not entry.seal or self._tail[index][0].seal == entry.seal:
+        if not entry.seal or self._tail[index].entry.seal == entry.seal:
             return True
-        kept = [e for e, _ in self._tail]
+        kept = list(self._tail)
         self.withdraw(entry.index)
         if not self.admit(entry, entry_hash(entry)):
             return False
-        return all(self.admit(e, entry_hash(e)) for e in kept[index + 1 :])
+        return all(self.admit(d.entry, d.hash) for d in kept[index + 1 :])
 
     def _rebuild(self) -> None:
         self._ahead = self.committed.copy()
-        self._ahead.check = _checked_before
-        for entry, _ in self._tail:
-            self._ahead.apply(entry)
-        self._ahead.check = check_now
+        for decoded in self._tail:
+            self._ahead.take(decoded)

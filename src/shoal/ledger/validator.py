@@ -10,11 +10,13 @@ parallel.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from shoal.errors import InputError, PeerError, shown
 from shoal.ledger.body import Body, Genesis, Noop
-from shoal.ledger.certificate import SignatureCheck, check_now
+from shoal.ledger.certificate import SignatureCheck, check_now, checked_before
 from shoal.ledger.digest import DIGEST_BYTES, ZERO_DIGEST, digest
 from shoal.ledger.entry import GENESIS_INDEX, GENESIS_TERM, Entry, check_shape, entry_hash
 from shoal.ledger.identity import Identity, member_id
@@ -26,6 +28,8 @@ from shoal.limits import LEDGER_SEEN_WINDOW
 
 #: bytes of a payload's digest that tell a replay
 _REPLAY_BYTES: Final = 16
+#: how a ``SignatureCheck`` is told that the signature is the one under a statement
+AUTHORS: Final = "the author's signature"
 
 
 def seal_statement(hash_: bytes) -> bytes:
@@ -36,6 +40,30 @@ def seal_statement(hash_: bytes) -> bytes:
 def make_seal(hash_: bytes, leader: Identity) -> bytes:
     """The seal of the entry with this hash: the leader's id and its signature."""
     return leader.id + leader.sign(seal_statement(hash_))
+
+
+class Decoded(msgspec.Struct, frozen=True, gc=False):
+    """An entry, and what its bytes alone say: no rule was asked.
+
+    hash   entry hash
+    start  first bytes of the payload's digest
+    """
+
+    entry: Entry
+    hash: bytes
+    statement: Statement
+    body: Any
+    start: bytes
+
+
+def decode(entry: Entry, hash_: bytes | None = None) -> Decoded:
+    """``hash_``: its entry hash, where it is known already.
+
+    raises  InputError  ``ledger.statement``, ``ledger.type``, ``ledger.version``
+    """
+    statement, body = read_statement(entry.payload)
+    start = digest("payload", entry.payload)[:_REPLAY_BYTES]
+    return Decoded(entry, entry_hash(entry) if hash_ is None else hash_, statement, body, start)
 
 
 class Ledger:
@@ -73,22 +101,40 @@ class Ledger:
                 PeerError   a member or leader broke a rule: ``ledger.signature``, ``ledger.author``, ``ledger.order``
                             Nothing has changed then, and ``str`` begins with index and type of the entry.
         """
+        decoded = self.admit(entry)
+        return decoded.statement, decoded.body
+
+    def admit(self, entry: Entry, hash_: bytes | None = None) -> Decoded:
+        """As ``apply``; gives what ``take`` needs to do the same elsewhere without decoding and checking it again."""
         try:
-            return self._apply(entry)
+            self._check_place(entry)
+            decoded = decode(entry, hash_)
+            self._follow(decoded)
         except (InputError, PeerError) as error:
             reason = str(error).removeprefix(f"entry {entry.index}: ")
             raise type(error)(error.code, f"entry {entry.index} ({type_name(entry.payload)}): {reason}") from None
+        return decoded
 
-    def _apply(self, entry: Entry) -> tuple[Statement, Body]:
+    def take(self, decoded: Decoded) -> None:
+        """Take an entry that a copy of this ledger admitted at this place: its signatures are not checked again."""
+        check, self.check = self.check, checked_before
+        try:
+            self._check_place(decoded.entry)
+            self._follow(decoded)
+        finally:
+            self.check = check
+
+    def _check_place(self, entry: Entry) -> None:
         state = self.state
         check_shape(entry)
         if entry.index != state.index + 1:
             raise InputError("ledger.chain", f"follows entry {state.index}: an index is missing or there twice")
         if entry.prev != state.head:
             raise InputError("ledger.chain", "does not name the hash of the entry before it")
-        statement, body = read_statement(entry.payload)
-        hash_ = entry_hash(entry)
-        start = digest("payload", entry.payload)[:_REPLAY_BYTES]
+
+    def _follow(self, decoded: Decoded) -> None:
+        state, entry, hash_, start = self.state, decoded.entry, decoded.hash, decoded.start
+        statement, body = decoded.statement, decoded.body
         if entry.index == GENESIS_INDEX:
             self._found(entry, statement, body, hash_)
         else:
@@ -105,7 +151,6 @@ class Ledger:
         past = state.recent.pop(entry.index - LEDGER_SEEN_WINDOW, None)
         if past is not None:
             self._payloads.discard(past[1])
-        return statement, body
 
     def _found(self, entry: Entry, statement: Statement, body: Body, hash_: bytes) -> None:
         """The genesis: signed by one of the first members, under no seal."""
@@ -129,7 +174,7 @@ class Ledger:
         founder = next((c for c in body.members if member_id(c.signing) == statement.author), None)
         if founder is None:
             raise PeerError("ledger.author", "the genesis is not signed by one of its members")
-        self.check(founder.signing, statement.signature, statement.signed(), "the author's signature")
+        self.check(founder.signing, statement.signature, statement.signed(), AUTHORS)
         state.genesis, state.swarm, state.policy, state.layout = hash_, body.swarm, policy, body.layout
         state.model, state.registry = body.base, registry
 
@@ -140,7 +185,9 @@ class Ledger:
         author = state.registry.members.get(statement.author)
         if author is None:
             raise PeerError("ledger.author", f"{statement.author.hex()[:16]} is no member here")
-        self.check(author.signing, statement.signature, statement.signed(), "the author's signature")
+        if self.check is checked_before:
+            return  # without the hashing for it
+        self.check(author.signing, statement.signature, statement.signed(), AUTHORS)
 
     def _check_seen(self, statement: Statement, start: bytes) -> None:
         recent = self.state.recent.get(statement.seen_index)
