@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -10,33 +10,15 @@ import typer
 
 from shoal.cli.progress import bar
 from shoal.cli.show import Format, line, print_json, size
+from shoal.cli.wish import Wish, require_dtype, wished
 from shoal.errors import ArgumentError, shown
 
 if TYPE_CHECKING:
     from shoal.merge.options import MergeOptions
     from shoal.merge.report import Report
 
-RECIPES = (".yml", ".yaml")
 #: help headings
 RULE, WHICH, HOW = "Rule and its parameters", "Which tensors", "How"
-
-
-@dataclass
-class Wish:
-    """What is to be merged, from the command line and a recipe together.
-
-    parameters  of the rule and the optimiser, by our names; text is parsed by the rule's own check
-    """
-
-    models: list[Path]
-    method: str = "mean"
-    weights: tuple[float, ...] | None = None
-    base: Path | None = None
-    outer: str | None = None
-    parameters: dict[str, object] = field(default_factory=dict)
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    integers: str | None = None
 
 
 def merge(
@@ -81,7 +63,10 @@ def merge(
         str | None, typer.Option("--beta", help="trimmed-mean: share cut at each end.", rich_help_panel=RULE)
     ] = None,
     density: Annotated[
-        str | None, typer.Option("--density", help="ties, dare: share that is kept.", rich_help_panel=RULE)
+        str | None,
+        typer.Option(
+            "--density", help="ties, dare: share that is kept; one for all, or one per model.", rich_help_panel=RULE
+        ),
     ] = None,
     seed: Annotated[
         str | None, typer.Option("--seed", help="dare: of the random choice.", rich_help_panel=RULE)
@@ -156,11 +141,12 @@ def merge(
         "num_malicious_nodes": num_malicious_nodes,
         "num_nodes_to_select": num_nodes_to_select,
     }
-    wish = _wish(list(models or []), recipe)
+    wish = wished(list(models or []), recipe)
     wish.method = method or wish.method
     wish.weights = wish.weights if weights is None else parse_weights(weights)
     wish.base, wish.outer = base or wish.base, outer or wish.outer
-    wish.parameters |= {k: v for k, v in named.items() if v is not None} | parse_parameters(param or [])
+    given = {k: v for k, v in named.items() if v is not None} | parse_parameters(param or [])
+    wish.overrule(weights is not None, given)
     wish.include, wish.exclude = tuple(include or wish.include), tuple(exclude or wish.exclude)
     wish.integers = integers or wish.integers
     own = load_rule_files(rule_file or [])
@@ -180,7 +166,10 @@ def merge(
         threads=threads,
         parameters=wish.parameters,
         quantised=cast(Any, quantised),
+        by_name=wish.by_name,
     )
+    if wish.dtype is not None:
+        require_dtype(wish.models[0], wish.dtype, options)
     report = _merge_wish(wish, output, options, outer_state, quiet or format is Format.json)
     if format is Format.json:
         print_json(report.as_dict())
@@ -195,31 +184,6 @@ def _merge_wish(wish: Wish, output: Path, options: MergeOptions, state: Path | N
     expected = _bytes(wish.models) * find(options.method).passes
     with bar(f"merging {len(wish.models)} models", expected, quiet) as progress:
         return merge_files(wish.models, output, replace(options, progress=progress), base=wish.base, outer_state=state)
-
-
-def _wish(models: list[Path], recipe: Path | None) -> Wish:
-    if recipe is None and len(models) == 1 and models[0].suffix.lower() in RECIPES:
-        models, recipe = [], models[0]
-    if recipe is None:
-        if not models:
-            raise typer.BadParameter("name the models to merge, or a recipe")
-        return Wish(models)
-    if models:
-        raise typer.BadParameter("give either models or a recipe, not both")
-    from shoal.cli.recipe import read_recipe
-
-    read = read_recipe(recipe)
-    return Wish(
-        list(read.models),
-        read.method,
-        read.weights,
-        read.base,
-        read.outer,
-        dict(read.parameters),
-        read.include,
-        read.exclude,
-        read.integers,
-    )
 
 
 def parse_weights(text: str) -> tuple[float, ...]:

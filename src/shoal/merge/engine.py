@@ -57,6 +57,7 @@ class Engine:
     base     the base model, or None
     scales   keys of quantisation scales: floating numbers that must be equal in all models
     running  keys of running statistics; None: found by their names
+    only     keys of the tensors to look at; None: all
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Engine:
         base: Source | None = None,
         scales: frozenset[str] = frozenset(),
         running: Running | None = None,
+        only: frozenset[str] | None = None,
     ) -> None:
         self.plan = plan
         self.first = sources[0]
@@ -81,7 +83,7 @@ class Engine:
         self.floats: list[Tensor] = []  # by key: the order of sums must not depend on the order in a file
         self.fixed: list[Tensor] = []
         self.local: list[Tensor] = []
-        for key in sorted(self.first.tensors):
+        for key in sorted(self.first.tensors if only is None else only):
             tensor = self.first.tensors[key]
             if not plan.options.selects(key):
                 self.local.append(tensor)
@@ -91,7 +93,7 @@ class Engine:
                 self.fixed.append(tensor)
         rule = plan.rule
         copies = len(self.active) * rule.passes + (0 if self.base is None else 1)
-        self._bytes_total = sum(t.nbytes for t in self.floats) * copies
+        self.bytes_total = sum(t.nbytes for t in self.floats) * copies
 
     def rewritten(self) -> set[str]:
         """Keys of the tensors whose value may differ from the first model's."""
@@ -250,7 +252,7 @@ class Engine:
             self.outcome.bytes_read += nbytes or 0
             if self.plan.options.progress is not None:
                 read = self.outcome.bytes_read
-                total = read if nbytes is None else max(self._bytes_total, read)
+                total = read if nbytes is None else max(self.bytes_total, read)
                 self.plan.options.progress(read, total)
 
     # --- refusing ----------------------------------------------------------------------------------------------------

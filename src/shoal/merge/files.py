@@ -15,7 +15,7 @@ import numpy as np
 from shoal.errors import ArgumentError, InputError, ShoalError, shown
 from shoal.limits import DIGEST_CHUNK_BYTES
 from shoal.merge.as_numbers import AsNumbers
-from shoal.merge.engine import Engine
+from shoal.merge.engines import Engines
 from shoal.merge.options import MergeOptions, Plan, plan
 from shoal.merge.report import Report
 from shoal.merge.running import Running
@@ -181,7 +181,7 @@ def merge_files(
         require_agreement(everything)
         sources, below = [FileSource(file) for file in files], None if ground is None else FileSource(ground)
         numbers = AsNumbers(checked, files[0], sources, below)
-        engine = Engine(
+        engine = Engines(
             checked,
             [numbers.source(source) for source in sources],
             None if below is None else numbers.source(below),

@@ -77,7 +77,7 @@ def ties(run: Run) -> Combine:
 
     source  Yadav et al., NeurIPS 2023, section 3.2; per tensor and with weights as in mergekit
     """
-    limits = _thresholds(run, run.parameters["density"])
+    limits = _thresholds(run, _densities(run))
 
     def trim(i: int, _tile: Tile, _piece: slice, delta: Float64s) -> Float64s:
         return np.where(np.abs(delta.astype(np.float32)) >= limits[i], delta, 0.0)
@@ -161,13 +161,18 @@ def _elected(run: Run, sparsify: Sparsify) -> Callable[[Tile], bool]:
     return lambda tile: _over_pieces(tile, sparsify, total)
 
 
-def _thresholds(run: Run, density: float) -> Array:
+def _densities(run: Run) -> Float64s:
+    """float64[N]: the share that each model keeps."""
+    return np.broadcast_to(np.asarray(run.parameters["density"], np.float64), (run.count,))
+
+
+def _thresholds(run: Run, density: Float64s) -> Array:
     """float32[N]: the magnitude of the last coordinate that each task vector keeps in this tensor.
 
     Found exactly and in bounded memory: histograms of the leading bits of the magnitudes, then of the next bits of
     those that share the leading ones.  (Non-negative floats sort as their bits do.)
     """
-    if density >= 1.0:
+    if bool((density >= 1.0).all()):
         return np.zeros(run.count, np.float32)
     small = run.small()
     if small is not None:
@@ -188,15 +193,18 @@ def _thresholds(run: Run, density: float) -> Array:
     return prefix.astype(np.uint32).view(np.float32)
 
 
-def _exact_thresholds(tile: Tile, density: float) -> Array:
+def _exact_thresholds(tile: Tile, density: Float64s) -> Array:
     """The same for a tensor that is in memory, by selection."""
     assert tile.base is not None
     base, count = tile.base.astype(np.float64), len(tile.base)
-    wanted = max(int(np.float64(count) * density), 1)
+    wanted = np.maximum((count * density).astype(np.int64), 1)
     with np.errstate(all="ignore"):
         sizes = [np.abs((x.astype(np.float64) - base).astype(np.float32)) for x in tile.inputs]
     # As bits, not as numbers: NaN must have its place, too.
-    found = [np.partition(size.view(np.uint32), count - wanted)[count - wanted] for size in sizes]
+    found = [
+        np.partition(size.view(np.uint32), count - keep)[count - keep]
+        for size, keep in zip(sizes, wanted.tolist(), strict=True)
+    ]
     return np.array(found, np.uint32).view(np.float32)
 
 
@@ -224,12 +232,13 @@ def _histogram(prefix: Array, settled: int, bits: int) -> Callable[[Tile], Array
 def _dropper(run: Run) -> Sparsify:
     """Drop by Philox4x64-10 (Salmon et al., SC 2011): a count gives 8 words of 32 bits; element e takes word e % 8 of
     count e // 8 + 1 (docs/FORMAT.md, "DARE's random numbers")."""
-    density, seed, places = run.parameters["density"], run.parameters["seed"], run.places
-    below = min(int(density * 2**32), 2**32 - 1)
+    densities, seed, places = _densities(run).tolist(), run.parameters["seed"], run.places
 
     def drop(i: int, tile: Tile, piece: slice, delta: Float64s) -> Float64s:
+        density = densities[i]
         if density >= 1.0:
             return delta
+        below = min(int(density * 2**32), 2**32 - 1)
         name = tile.key.encode("utf-8", "surrogatepass")
         key = hashlib.sha256(b"shoal dare 1\n" + struct.pack("<QQ", seed, places[i]) + name).digest()
         first = tile.first + piece.start

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from shoal.errors import ArgumentError
 from shoal.limits import MODELS_MAX
+from shoal.merge.by_name import ByName
 from shoal.merge.outer import Outer, find_outer
 from shoal.merge.rules import Rule, canonical, find, shown
 
@@ -37,6 +38,7 @@ class MergeOptions:
     parameters  of the rule and of the outer optimiser, by name
     quantised   weights of DequantizeLinear that differ: refuse (whole numbers: as ``integers`` says), or merge the
                 numbers that they stand for, and quantise the result (docs/FORMAT.md, "Quantised weights")
+    by_name     weights and parameters that depend on the tensor's name, in the place of the ones above
     """
 
     weights: Sequence[float] | None = None
@@ -50,6 +52,7 @@ class MergeOptions:
     progress: Progress | None = None
     parameters: Mapping[str, object] = field(default_factory=dict)
     quantised: Quantised = "refuse"
+    by_name: ByName | None = None
 
     def selects(self, key: str) -> bool:
         """True if a tensor of that key is merged; False if it keeps the first model's value."""
@@ -64,7 +67,7 @@ class Plan:
 
     places      the models that count (weight above 0), places in the caller's list, ascending
     weights     their weights, or None if none were given
-    rule, settings     the rule and its complete parameters
+    rule, settings     the rule and its complete parameters (of those with a value for each model: models that count)
     outer              the optimiser with its complete parameters, or None
     """
 
@@ -87,6 +90,7 @@ def plan(options: MergeOptions, models: int, has_base: bool) -> Plan:
     raises  ArgumentError  naming the option, what was found, what was expected
     """
     _check_words(options)
+    _check_by_name(options)
     if not 1 <= models <= MODELS_MAX:
         raise ArgumentError("merge.models", f"{models} models given; expected 1 to {MODELS_MAX}")
     rule = find(options.method)
@@ -116,7 +120,32 @@ def plan(options: MergeOptions, models: int, has_base: bool) -> Plan:
     if (rule.needs_base or outer) and not has_base:
         who = f"the rule {rule.name}" if rule.needs_base else f"the outer optimiser {options.outer}"
         raise ArgumentError("merge.base", f"{who} needs the base model that all were trained from; none was given")
-    return Plan(options, models, places, used, rule, rule.settings(options.parameters), outer)
+    settings = {
+        name: _of_places(name, value, models, places) if isinstance(value, tuple) else value
+        for name, value in rule.settings(options.parameters).items()
+    }
+    return Plan(options, models, places, used, rule, settings, outer)
+
+
+def _of_places(name: str, values: tuple[Any, ...], models: int, places: tuple[int, ...]) -> tuple[Any, ...]:
+    """A parameter's values for the models that count."""
+    if len(values) != models:
+        raise ArgumentError(
+            "rule.parameter", f"{name}: {len(values)} values given for {models} models; expected one, or one for each"
+        )
+    return tuple(values[place] for place in places)
+
+
+def _check_by_name(options: MergeOptions) -> None:
+    if options.by_name is None:
+        return
+    rule = find(options.method)
+    if rule.scope == "model":
+        raise ArgumentError(
+            "merge.by_name", f"the rule {rule.name} looks at whole models; its settings cannot depend on tensors' names"
+        )
+    if options.quantised == "merge":
+        raise ArgumentError("merge.by_name", "quantised=merge does not go with settings that depend on tensors' names")
 
 
 def _check_words(options: MergeOptions) -> None:

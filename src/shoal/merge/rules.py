@@ -23,6 +23,7 @@ class Parameter:
     default   None: the rule works it out
     low, high   range, both ends allowed; above: the low end itself is not
     doc       one line for people
+    each      may also be a list: one value for each model
     """
 
     name: str
@@ -32,12 +33,19 @@ class Parameter:
     high: float
     doc: str
     above: bool = False
+    each: bool = False
 
-    def check(self, value: object, owner: str) -> float | int | None:
-        """The value in its type.
+    def check(self, value: object, owner: str) -> float | int | tuple[float | int, ...]:
+        """The value in its type; of a list (or text with commas), a tuple.
 
         raises  ArgumentError  if it is not a number of the type and range
         """
+        parts = value.split(",") if isinstance(value, str) and "," in value else value
+        if self.each and isinstance(parts, list | tuple) and parts:
+            return tuple(self._check_one(part, owner) for part in parts)
+        return self._check_one(value, owner)
+
+    def _check_one(self, value: object, owner: str) -> float | int:
         found = self._number(value)
         inside = found is not None and math.isfinite(found) and self.low <= found <= self.high
         if found is None or not inside or (self.above and found == self.low):
@@ -112,7 +120,9 @@ def checked(owner: str, parameters: tuple[Parameter, ...], given: Mapping[str, o
 _INF: Final = math.inf
 _MALICIOUS: Final = Parameter("num_malicious_nodes", int, 0, 0, MODELS_MAX, "f: how many models may be bad")
 _SCALING: Final = Parameter("scaling", float, 1.0, -_INF, _INF, "factor of the summed differences (lambda)")
-_DENSITY: Final = Parameter("density", float, 0.5, 0.0, 1.0, "share of each difference that is kept", above=True)
+_DENSITY: Final = Parameter(
+    "density", float, 0.5, 0.0, 1.0, "share of each difference that is kept", above=True, each=True
+)
 _SEED: Final = Parameter("seed", int, 0, 0, 2**64 - 1, "of the random choice; the same seed gives the same bits")
 
 TABLE: Final[tuple[Rule, ...]] = (
