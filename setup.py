@@ -30,7 +30,16 @@ NATIVE = Path("native")
 SANITIZE = os.environ.get("SHOAL_SANITIZE", "")
 
 # Same bits everywhere: contraction into fused multiply-add would round once where the definition rounds twice.
-CXX_FLAGS = ["-std=c++20", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-g0", "-Wall", "-Wextra"]
+CXX_FLAGS = [
+    "-std=c++20",
+    "-O3",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fvisibility=hidden",
+    "-g0",
+    "-Wall",
+    "-Wextra",
+]
 LINK_FLAGS = ["-pthread", "-Wl,-z,now", "-Wl,-z,relro"] if sys.platform == "linux" else []
 if SANITIZE:
     CXX_FLAGS += [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g1"]
@@ -74,7 +83,11 @@ class BuildNative(build_ext):
         if target.exists() and target.stat().st_mtime > newest and not self.force:
             return [str(target)]
         return self.compiler.compile(
-            [source], output_dir=self.build_temp, include_dirs=ext.include_dirs, extra_postargs=flags, depends=ext.depends
+            [source],
+            output_dir=self.build_temp,
+            include_dirs=ext.include_dirs,
+            extra_postargs=flags,
+            depends=ext.depends,
         )
 
     def _nvcc(self, source: str) -> str:
@@ -83,20 +96,35 @@ class BuildNative(build_ext):
         target.parent.mkdir(parents=True, exist_ok=True)
         codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in archs]
         codes.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
-        command = ["nvcc", "-std=c++17", "-O3", "-fmad=false", "-Xcompiler", "-fPIC", f"-I{NATIVE}", *codes, "--threads", "2"]
+        command = [
+            "nvcc",
+            "-std=c++17",
+            "-O3",
+            "-fmad=false",
+            "-Xcompiler",
+            "-fPIC",
+            f"-I{NATIVE}",
+            *codes,
+            "--threads",
+            "2",
+        ]
         subprocess.run([*command, "-c", source, "-o", str(target)], check=True)
         return str(target)
 
     def _link_cuda(self, ext: Extension) -> None:
         """The CUDA runtime, static: the module then needs no CUDA library to be imported."""
-        dry = subprocess.run(["nvcc", "-dryrun", "-x", "cu", os.devnull, "-c"], check=True, capture_output=True, text=True)
+        dry = subprocess.run(
+            ["nvcc", "-dryrun", "-x", "cu", os.devnull, "-c"], check=True, capture_output=True, text=True
+        )
         match = re.search(r"TOP=(\S+)", dry.stderr)
         if match is None:
             raise OSError("nvcc -dryrun does not say where CUDA lies")
         top = Path(match.group(1))
         ext.include_dirs.append(str(top / "include"))
         for library in ("libcudart_static.a", "libculibos.a"):
-            found = next(iter(sorted(top.glob(f"lib*/**/{library}")) or sorted(top.glob(f"targets/*/lib/{library}"))), None)
+            found = next(
+                iter(sorted(top.glob(f"lib*/**/{library}")) or sorted(top.glob(f"targets/*/lib/{library}"))), None
+            )
             if found is None:
                 raise OSError(f"{library} not found below {top}")
             ext.extra_objects.append(str(found))

@@ -8,11 +8,11 @@
 namespace shoal::cuda {
 
 struct Device {
-  int index;
-  std::string name;
-  int major;          // compute capability
-  int minor;
-  std::size_t bytes;  // memory
+    int index;
+    std::string name;
+    int major;  // compute capability
+    int minor;
+    std::size_t bytes;  // memory
 };
 
 // The devices, or none; `error` then holds the runtime's name of the reason ("cudaErrorInsufficientDriver" ...), and is
