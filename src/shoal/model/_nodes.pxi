@@ -46,10 +46,14 @@ cdef class Nodes(Attributes):
                 if not self.name:
                     raise self.bad("tensor.unnamed", "an initialiser has no name")
                 self.emit(INITIALIZER, graph, self.name, enclosing + (length_at,))
+            elif number == 13 or number == 16:
+                self.sound(payload, stop, VALUE_INFO if number == 13 else ENTRY)
             elif number == 11 or number == 12:
+                self.sound(payload, stop, VALUE_INFO)
                 value = self.canonical(payload, stop, VALUE_INFO)
                 self.port(graph.inputs if number == 11 else graph.outputs, self.field_one, value, payload, stop)
             elif number == 14:
+                self.sound(payload, stop, ANNOTATION)
                 value = self.canonical(payload, stop, ANNOTATION)
                 self.note(graph, f"quantization annotation of {shown(repr(self.field_one))}", value)
             elif number == 15:
@@ -131,6 +135,8 @@ cdef class Nodes(Attributes):
                 self.op_overload = self.text("overload of a node")
             elif self.number in (6, 9, 10):
                 self.expect(2, "a field of a node")
+                if self.number != 6:
+                    self.sound(self.payload, stop, ENTRY if self.number == 9 else DEVICES)
             else:
                 self.stream(self.start, stop, self.other)
             self.at = stop

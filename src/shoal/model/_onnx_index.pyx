@@ -55,7 +55,7 @@ cdef class Index(Nodes):
     def model(self):
         """Walk the model; afterwards the attributes hold what was found."""
         cdef uint64_t seen = 0
-        cdef int64_t stop
+        cdef int64_t stop, payload
         cdef int trainings = 0
         cdef bint graph = False
         self.at = 0
@@ -83,12 +83,16 @@ cdef class Index(Nodes):
             elif self.number == 20:
                 self.expect(2, "training_info")
                 trainings += 1
-                self.remember(self.main, f"training_info {trainings}", self.payload, stop)
+                payload = self.payload
+                self.remember(self.main, f"training_info {trainings}", payload, stop)
+                self.sound(payload, stop, TRAINING)
             elif self.number == 25:
                 self.expect(2, "functions")
                 self.function(self.payload, stop, (self.length_at,))
             elif self.number in (6, 14, 26):
                 self.expect(2, "a field of the model")
+                if self.number != 6:
+                    self.sound(self.payload, stop, ENTRY)
             else:
                 self.remember(self.main, f"unknown field {self.number} of the model", self.start, stop)
             self.at = stop
@@ -178,7 +182,10 @@ cdef class Index(Nodes):
                 self.expect(2, "attribute_proto")
                 key, value = self.attribute(self.payload, stop, enclosing + (self.length_at,), owner)
                 self.note(graph, f"default of attribute {shown(repr(key))}", value)
-            elif self.number not in (1, 8, 10, 12, 13, 14):
+            elif self.number == 12 or self.number == 14:
+                self.expect(2, "a field of a function")
+                self.sound(self.payload, stop, VALUE_INFO if self.number == 12 else ENTRY)
+            elif self.number not in (1, 8, 10, 13):
                 self.remember(graph, f"unknown field {self.number}", self.start, stop)
             self.at = stop
         self.note(graph, "opset imports", repr(sorted(opsets.items())).encode())

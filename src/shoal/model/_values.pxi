@@ -112,6 +112,8 @@ cdef class Values(Reader):
                 location = <int64_t>self.value
             elif self.number == 12 or self.number == 16:
                 self.expect(2, "a field of a tensor")
+                if self.number == 16:
+                    self.walk(self.payload, stop)
             else:
                 self.note_unknown()
             self.at = stop

@@ -205,6 +205,13 @@ cdef class Reader:
         self.stop = self.at = self.at + <int64_t>length
         return True
 
+    cdef int walk(self, int64_t start, int64_t end) except -1:
+        """Step over the fields of a message, to see that it has them.  Moves the reader."""
+        self.at = start
+        while self.field(end):
+            pass
+        return 0
+
     cdef int expect(self, int wire, str what) except -1:
         if self.wire != wire:
             raise self.damaged(f"{what} has wire type {self.wire}; expected {wire}")
