@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import tracemalloc
 from pathlib import Path
 
 import corpus
@@ -177,3 +178,37 @@ def test_refusal_closes_everything(big: Path) -> None:
         with pytest.raises(InputError):
             ModelFile.open(big / "bad.onnx")
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("name", ["inside.onnx", "outside.onnx"])
+def test_values_are_the_same_after_sharing_with_a_model_that_stores_them_otherwise(name: str, big: Path) -> None:
+    other = "outside.onnx" if name == "inside.onnx" else "inside.onnx"
+    with ModelFile.open(big / name) as first, ModelFile.open(big / other) as file:
+        before = {key: file.array(ref).copy() for key, ref in file.tensors.items()}
+        file.share(first)
+        assert list(file.tensors) == list(first.tensors) and file.structure is first.structure
+        for key, ref in file.tensors.items():
+            assert ref.key == key and ref.dims is first.tensors[key].dims
+            assert file.array(ref).tobytes() == before[key].tobytes()
+
+
+@pytest.mark.parametrize("name", ["odd_forms", "constants", "sparse_weights", "control_flow", "functions"])
+def test_sharing_of_all_forms(name: str, tmp_path: Path) -> None:
+    onnx.save(getattr(corpus, name)(), tmp_path / "m.onnx")
+    with ModelFile.open(tmp_path / "m.onnx") as first, ModelFile.open(tmp_path / "m.onnx") as file:
+        file.share(first)
+        for key, ref in file.tensors.items():
+            assert np.array_equal(file.array(ref), first.array(first.tensors[key]))
+
+
+def test_sharing_makes_a_tensor_cheap(tmp_path: Path) -> None:
+    """A merge of many models with many tensors each stays in its memory: under 400 bytes for one of one model."""
+    onnx.save(corpus.weights(**{f"layer.{i}.weight": np.ones(4, np.float32) for i in range(2000)}), tmp_path / "m.onnx")
+    with ModelFile.open(tmp_path / "m.onnx") as first:
+        tracemalloc.start()
+        file = ModelFile.open(tmp_path / "m.onnx")
+        file.share(first)
+        used, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert used < 2000 * 400
+        file.close()

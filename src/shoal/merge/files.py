@@ -175,10 +175,8 @@ def merge_files(
     if outer_state is not None and os.path.realpath(outer_state) == os.path.realpath(output):
         raise ArgumentError("outer.state", f"{shown(str(output))} is both the output and the optimiser's state")
     with ExitStack() as stack:
-        files = [stack.enter_context(ModelFile.open(path)) for path in models]
-        ground = None if base is None else stack.enter_context(ModelFile.open(base))
+        files, ground = _opened(models, base, stack)
         everything = files if ground is None else [*files, ground]
-        require_agreement(everything)
         sources, below = [FileSource(file) for file in files], None if ground is None else FileSource(ground)
         numbers = AsNumbers(checked, files[0], sources, below)
         engine = Engines(
@@ -226,6 +224,19 @@ def merge_files(
         notes=outcome.notes,
         digest=digest.hex(),
     )
+
+
+def _opened(
+    models: Sequence[PathLike], base: PathLike | None, stack: ExitStack
+) -> tuple[list[ModelFile], ModelFile | None]:
+    """The models, and the base if there is one; each is compared with the first before the next is opened."""
+    files: list[ModelFile] = []
+    for path in [*models, *([] if base is None else [base])]:
+        files.append(stack.enter_context(ModelFile.open(path)))
+        if len(files) > 1:
+            require_agreement([files[0], files[-1]])
+            files[-1].share(files[0])
+    return files[: len(models)], None if base is None else files[-1]
 
 
 def _all_weights(checked: Plan) -> tuple[float, ...] | None:

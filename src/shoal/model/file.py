@@ -51,6 +51,9 @@ class ModelFile:
     ir_version  int;  opsets {domain: version};  producer {producer_name, producer_version, domain, model_version}
     """
 
+    tensors: dict[str, TensorRef]
+    structure: Structure
+
     def __init__(self, path: str, descriptor: int) -> None:
         """Internal; use ``ModelFile.open``.  Owns ``descriptor`` from here on, also if it raises."""
         self.path = path
@@ -181,6 +184,22 @@ class ModelFile:
     def data_files(self) -> frozenset[str]:
         """Paths of the files beside this one that hold values of its tensors."""
         return frozenset(self._locations)
+
+    def share(self, first: ModelFile) -> None:
+        """Keep only what is needed to read values; all else is the first model's, which this one agrees with.
+
+        For merges of many models: what a tensor takes in memory falls to a third.  No ModelWriter can use this as its
+        template afterwards.
+        """
+        kept = {}
+        for key, mine in first.tensors.items():
+            ref = self.tensors[key]
+            message = ref.message if ref.storage is Storage.TYPED else mine.message
+            kept[key] = TensorRef(
+                mine.scope, mine.name, mine.role, mine.dtype, mine.dims, ref.storage, ref.path,
+                ref.offset, ref.length, message, mine.enclosing, mine.fields,
+            )  # fmt: skip
+        self.tensors, self.structure = kept, first.structure
 
     # --- opening -----------------------------------------------------------------------------------------------------
 
