@@ -238,6 +238,23 @@ def test_other_types_must_be_equal_whatever_is_asked(values: Any) -> None:
         refused("tensor.differs", lambda integers=integers: shoal.merge(same, integers=integers))
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([1, np.nan], ml_dtypes.float8_e4m3fn),
+        np.array([1, -np.inf], ml_dtypes.float8_e5m2),
+        np.array([1, np.nan], ml_dtypes.float8_e8m0fnu),
+        np.array([1, complex(0, np.inf)], np.complex64),
+    ],
+)
+def test_nan_is_refused_in_types_that_are_only_compared(values: Any) -> None:
+    models = [{"w": np.ones(2), "x": values.copy()} for _ in range(2)]
+    assert "model 1: tensor x has" in refused("tensor.nonfinite", lambda: shoal.merge(models))
+    for options in ({"nonfinite": "allow"}, {"exclude": "x"}):
+        found = shoal.merge(models, **options)
+        assert found["x"].tobytes() == values.tobytes()
+
+
 def test_what_is_not_selected_keeps_the_first_value() -> None:
     a, b = state(n=np.array(1)), state(n=np.array(2))
     b["b"][0] = np.nan

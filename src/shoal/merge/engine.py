@@ -110,7 +110,8 @@ class Engine:
                                            half filled and must be thrown away
         """
         self.sink, self.moments = sink, moments
-        settle_fixed(self.fixed, self.active, self.first, self.sink, self.plan.options.integers)
+        integers, refuse_nonfinite = self.plan.options.integers, self.plan.refuse_nonfinite
+        settle_fixed(self.fixed, self.active, self.first, self.sink, integers, refuse_nonfinite)
         for tensor in self.local:
             self.sink.keep(tensor)
         self.outcome.local, self.outcome.passed = len(self.local), len(self.fixed)

@@ -21,7 +21,12 @@ def rewritten(tensor: Tensor, integers: Integers, first_counts: bool) -> bool:
 
 
 def settle_fixed(
-    tensors: Sequence[Tensor], active: Sequence[Source], first: Source, sink: Sink, integers: Integers
+    tensors: Sequence[Tensor],
+    active: Sequence[Source],
+    first: Source,
+    sink: Sink,
+    integers: Integers,
+    refuse_nonfinite: bool,
 ) -> None:
     """Compare each of ``tensors`` in all models that count, bit by bit, and hand the sink its value.
 
@@ -29,6 +34,7 @@ def settle_fixed(
     bytes are the ones that pass through.
 
     integers  "require-equal", or "first" (of the models that count) or "max" (of each element) for whole numbers
+    refuse_nonfinite    also refuse a NaN or Inf: of float8, complex numbers, scales
     raises    the fault of the first model that differs, naming tensor and element
     """
     first_counts = active[0] is first
@@ -39,7 +45,7 @@ def settle_fixed(
         if tensor.opaque:
             _require_same(tensor, compared)
         elif write or how != "first":
-            _settle(tensor, compared, sink if write else None, how)
+            _settle(tensor, compared, sink if write else None, how, refuse_nonfinite and _may_be_nan(tensor))
         if not write:
             sink.keep(tensor)
 
@@ -54,11 +60,23 @@ def _require_same(tensor: Tensor, sources: Sequence[Source]) -> None:
             )
 
 
-def _settle(tensor: Tensor, active: Sequence[Source], sink: Sink | None, how: Integers) -> None:
+def _may_be_nan(tensor: Tensor) -> bool:
+    """True for types that have a NaN or Inf; those of less than a byte have none."""
+    return tensor.dtype.kind in "fc" or "float" in tensor.dtype.name
+
+
+def _settle(tensor: Tensor, active: Sequence[Source], sink: Sink | None, how: Integers, finite: bool) -> None:
     step = DIGEST_CHUNK_BYTES // tensor.dtype.itemsize
     for start in range(0, tensor.elements, step):
         count = min(step, tensor.elements - start)
         value = _read(active[0], tensor, start, count)
+        if finite and not bool(np.isfinite(value).all()):
+            place = int(np.argmin(np.isfinite(value)))
+            raise active[0].fault(
+                "tensor.nonfinite",
+                f"{active[0].label}: tensor {shown(tensor.key)} has {shown(str(value[place]))} at element "
+                f"{start + place} of {tensor.elements}; expected finite numbers",
+            )
         for source in active[1:] if how != "first" else ():
             other = _read(source, tensor, start, count)
             if how == "max":
