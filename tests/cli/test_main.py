@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_nets import save_net
 
 from shoal import __version__
 from shoal.cli import evaluate, main, merge
@@ -89,6 +90,27 @@ def test_whether_a_file_can_be_read_is_no_question_of_usage(
         assert shoal(*words).code == 0
     (tmp_path / "r.yml").write_text("merge_method: linear\nmodels: [{model: a.onnx}, {model: b.onnx}]\n")
     assert shoal("merge", "--recipe", "r.yml", "-o", "o.onnx").code == 0
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_names_that_the_terminal_has_no_letters_for(encoding: str, tmp_path: Path) -> None:
+    save_net(tmp_path / "größe.onnx", 1, name="größe.重み")
+    done = subprocess.run(
+        [sys.executable, "-m", "shoal", "inspect", "größe.onnx"],
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=60,
+        env={**ENVIRONMENT, "PYTHONIOENCODING": encoding},
+    )
+    assert done.returncode == 0 and done.stderr == b""
+    assert "größe.重み".encode(encoding, "backslashreplace") in done.stdout
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_output_does_not_stop_a_merge(closed: str, nets: list[np.ndarray], tmp_path: Path) -> None:
+    line = f"'{sys.executable}' -m shoal merge a.onnx b.onnx -o o.onnx {closed}"
+    done = subprocess.run(["sh", "-c", line], cwd=tmp_path, timeout=60, env=ENVIRONMENT, capture_output=True)
+    assert done.returncode == 0 and (tmp_path / "o.onnx").exists() and b"Traceback" not in done.stderr
 
 
 def test_no_words_print_help_and_are_wrong_usage(shoal: Callable) -> None:

@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 an input, the machine or the swarm is at fault: one line `
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -28,6 +29,7 @@ class Stopped(BaseException):
 def run() -> NoReturn:
     """The entry point: run the command line and leave the process with its exit code."""
     _catch_signals()
+    _make_printable()
     words = sys.argv[1:]
     own = words[: words.index("--")] if "--" in words else words
     debug = "--debug" in own or os.environ.get("SHOAL_DEBUG") == "1"
@@ -40,6 +42,16 @@ def run() -> NoReturn:
         # The reader went away; what is left in the buffer has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def _make_printable() -> None:
+    """Output may be closed, or of an encoding without the letters of a tensor's name; neither is a reason to fail."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (open as long as the process)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _catch_signals() -> None:
