@@ -83,6 +83,18 @@ def test_non_finite_inputs_are_told() -> None:
     assert not COMPILED[weighted].apply([x, bad], [1.0, 1.0], out)
 
 
+@pytest.mark.parametrize("index", [3, 100, -4])
+def test_a_rule_cannot_read_beyond_its_values(index: int) -> None:
+    def outside(values, weights):
+        return values[index]
+
+    rule = compile_rule(outside)
+    inputs = [np.ones(5, np.float32)] * 3
+    with pytest.raises(ArgumentError) as caught:
+        rule.apply(inputs, [1.0] * 3, np.empty(5, np.float32))
+    assert caught.value.code == "rule.failed"
+
+
 def test_exception_in_a_rule_is_an_error() -> None:
     rule = compile_rule(fussy)
     x = np.zeros(5000, np.float32)

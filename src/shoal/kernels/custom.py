@@ -63,7 +63,7 @@ def compile_rule(function: UserRule) -> CompiledRule:
     """Compile f(values, weights) -> float.
 
     function  takes float64[N] twice; may change `values` (it is a copy), not `weights`; must not use Python objects.
-              Division by zero gives Inf or NaN, as in numpy.  The same function gives the same bits for any number of
+              An index outside of them is an error.  Division by zero gives Inf or NaN, as in numpy.  The same function gives the same bits for any number of
               threads; bits may differ between machines if it calls exp, log and their like.
     raises    ArgumentError("rule.compile") with numba's reason if it cannot be compiled
               MachineError("machine.numba") if numba is not installed
@@ -77,7 +77,7 @@ def compile_rule(function: UserRule) -> CompiledRule:
     one = types.float64(types.Array(types.float64, 1, "C"), types.Array(types.float64, 1, "C", readonly=True))
     pointer = types.CPointer(types.float64)
     try:
-        rule = numba.njit(one, error_model="numpy", nogil=True)(plain)
+        rule = numba.njit(one, error_model="numpy", nogil=True, boundscheck=True)(plain)
 
         @numba.cfunc(  # type: ignore[untyped-decorator]
             types.int32(pointer, pointer, types.int64, types.int64, pointer), error_model="numpy"
