@@ -63,8 +63,9 @@ def compile_rule(function: UserRule) -> CompiledRule:
     """Compile f(values, weights) -> float.
 
     function  takes float64[N] twice; may change `values` (it is a copy), not `weights`; must not use Python objects.
-              An index outside of them is an error.  Division by zero gives Inf or NaN, as in numpy.  The same function gives the same bits for any number of
-              threads; bits may differ between machines if it calls exp, log and their like.
+              An index outside of them is an error.  Division by zero gives Inf or NaN, as in numpy.  The same function
+              gives the same bits for any number of threads; bits may differ between machines if it calls exp, log and
+              their like.
     raises    ArgumentError("rule.compile") with numba's reason if it cannot be compiled
               MachineError("machine.numba") if numba is not installed
     """
