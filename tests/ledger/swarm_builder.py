@@ -46,7 +46,7 @@ from shoal.ledger.digest import ZERO_DIGEST, digest, le64
 from shoal.ledger.entry import GENESIS_PREV, GENESIS_TERM, Entry, entry_hash
 from shoal.ledger.identity import Identity
 from shoal.ledger.statement import Seen, make_statement
-from shoal.ledger.thresholds import PROFILES, thresholds
+from shoal.thresholds import PROFILES, thresholds
 from shoal.ledger.validator import Ledger, make_seal
 
 

@@ -55,7 +55,7 @@ from shoal.ledger.identity import Identity
 from shoal.ledger.members import Change
 from shoal.ledger.registry import change_of
 from shoal.ledger.statement import Seen, make_statement, read_statement
-from shoal.ledger.thresholds import Thresholds, thresholds
+from shoal.thresholds import Thresholds, thresholds
 from shoal.ledger.validator import Ledger, make_seal
 from shoal.limits import LEDGER_SEEN_WINDOW
 

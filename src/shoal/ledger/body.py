@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from shoal.ledger.thresholds import Thresholds
+from shoal.thresholds import Thresholds
 from shoal.limits import (
     LEDGER_ADDRESS_CHARS_MAX,
     LEDGER_KEYS_MAX,

@@ -31,7 +31,7 @@ from shoal.ledger.certificate import SignatureCheck, round_id
 from shoal.ledger.registry import Context, Registry
 from shoal.ledger.state import State
 from shoal.ledger.statement import Statement
-from shoal.ledger.thresholds import PROFILES, thresholds
+from shoal.thresholds import PROFILES, thresholds
 from shoal.limits import LEDGER_MODELS_KEPT
 
 _RINGS: Final = (8, 12, 16, 32, 64)
