@@ -46,8 +46,8 @@ from shoal.ledger.digest import ZERO_DIGEST, digest, le64
 from shoal.ledger.entry import GENESIS_PREV, GENESIS_TERM, Entry, entry_hash
 from shoal.ledger.identity import Identity
 from shoal.ledger.statement import Seen, make_statement
-from shoal.thresholds import PROFILES, thresholds
 from shoal.ledger.validator import Ledger, make_seal
+from shoal.thresholds import PROFILES, thresholds
 
 
 def seed(*parts: object) -> bytes:

@@ -55,9 +55,9 @@ from shoal.ledger.identity import Identity
 from shoal.ledger.members import Change
 from shoal.ledger.registry import change_of
 from shoal.ledger.statement import Seen, make_statement, read_statement
-from shoal.thresholds import Thresholds, thresholds
 from shoal.ledger.validator import Ledger, make_seal
 from shoal.limits import LEDGER_SEEN_WINDOW
+from shoal.thresholds import Thresholds, thresholds
 
 replace = msgspec.structs.replace
 

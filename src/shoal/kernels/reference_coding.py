@@ -1,24 +1,25 @@
 """The kernels that turn a diff into small integers and back, in plain numpy.  This file *defines* what is right.
 
-Blocks.  A vector x of n float32 is cut into blocks, each of 2**6, 2**8, 2**10, 2**12 or 2**14 elements.  A table of blocks is
+Blocks.  A vector x of n float32 is cut into blocks, each of 2**6, 2**8, 2**10, 2**12 or 2**14 elements:
 
-    starts  int64[m]   where each block begins in x, ascending; blocks do not overlap; a block may reach beyond n: what is
-                       not there is 0 on the way in, and is dropped on the way out
+    starts  int64[m]   where each block begins in x, ascending; blocks do not overlap; a block may reach beyond n: what
+                       is not there is 0 on the way in, and is dropped on the way out
     logs    uint8[m]   log2 of each block's size: 6, 8, 10, 12 or 14
 
-Coded elements are counted block after block, without the gaps: block j covers *places* first + (sum of the sizes before
-it) and on.  Places, not positions in x, say which bits of a stream an element takes.
+Coded elements are counted block after block, without the gaps: block j covers *places* first + (sum of the sizes
+before it) and on.  Places, not positions in x, say which bits of a stream an element takes.
 
-Rotation.  z = 2**(-s) H (D o x) for a block of 2**(2s) elements: D = signs from the stream of ``signs_key`` in LANE_SIGNS, bit e % 8
-of byte e // 8 at place e, -1 where it is set; H = the Hadamard matrix in Sylvester's order, applied by butterflies of span
-1, 2, 4, ... in this order, (a, b) -> (a + b, a - b), each rounded to float32; the power of two is exact.  It is its own
-inverse but for the side of D.
+Rotation.  z = 2**(-s) H (D o x) for a block of 2**(2s) elements.  D: signs from the stream of ``signs_key`` in
+LANE_SIGNS, at place e bit e % 8 of byte e // 8, -1 where it is set.  H: the Hadamard matrix in Sylvester's order,
+applied by butterflies of span 1, 2, 4, ... in this order, (a, b) -> (a + b, a - b), each rounded to float32; the power
+of two is exact.  It is its own inverse but for the side of D.
 
-Arithmetic.  float32, to nearest even, no fused multiply-add, denormals kept.  Sums over a block (``squares``, ``dots``) are in
-float64: 16 partial sums, the i-th over elements i, i + 16, ... in order, then folded in halves (0 + 8, 1 + 9, ...; 0 + 4, ...).
+Arithmetic.  float32, to nearest even, no fused multiply-add, denormals kept.  Sums over a block (``squares``, ``dot``)
+are in float64: 16 partial sums, the i-th over elements i, i + 16, ... in order, then folded in halves (0 + 8, 1 + 9,
+...; 0 + 4, ...).
 
-Source: docs/PROTOCOL.md; Suresh et al., ICML 2017 (rotation) and 2022 (correlated quantisation); Vargaftik et al., ICML 2022
-(EDEN: centroids and the unbiased scale).
+Source: docs/PROTOCOL.md; Suresh et al., ICML 2017 (rotation) and 2022 (correlated quantisation); Vargaftik et al.,
+ICML 2022 (EDEN: centroids and the unbiased scale).
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ DITHER_VALUES: Final = 65_536
 TINY_RMS: Final = 2.0**-120
 
 
-def places(logs: npt.NDArray[np.uint8], first: int) -> Iterator[tuple[int, int, int]]:
-    """(block, its first place relative to ``first``, its size)."""
+def places(logs: npt.NDArray[np.uint8]) -> Iterator[tuple[int, int, int]]:
+    """(block, its first place relative to that of block 0, its size)."""
     at = 0
     for j, log in enumerate(logs):
         size = 1 << int(log)
@@ -70,12 +71,12 @@ def signs(key: bytes, place: int, size: int) -> Float32s:
 
 
 def rotate(block: Float32s, key: bytes, place: int) -> Float32s:
-    scale = np.float32(2.0 ** -(int(len(block)).bit_length() // 2))
+    scale = np.float32(2.0 ** -(len(block).bit_length() // 2))
     return butterflies(block * signs(key, place, len(block))) * scale
 
 
 def unrotate(block: Float32s, key: bytes, place: int) -> Float32s:
-    scale = np.float32(2.0 ** -(int(len(block)).bit_length() // 2))
+    scale = np.float32(2.0 ** -(len(block).bit_length() // 2))
     return (butterflies(block) * scale) * signs(key, place, len(block))
 
 
@@ -138,7 +139,7 @@ def encode(
     squares, clipped = np.empty(len(logs)), np.empty(len(logs), np.int64)
     totals = np.empty(len(logs), np.int64)
     limit = float_bound(bound)
-    for j, at, size in places(logs, first):
+    for j, at, size in places(logs):
         with np.errstate(over="ignore", invalid="ignore"):
             y = np.float32(alpha) * rotate(_block(x, int(starts[j]), size), signs_key, first + at)
             squares[j] = folded(y.astype(np.float64) ** 2)
@@ -189,9 +190,10 @@ def decode(
     scales  float64[m]: Delta_j / (131072 * A), A = sum of the survivors' alphas
     base    float32[n] or None for zeros
     out     float32[n], may be ``base``.  Only elements inside blocks are written.
-    Per element: r = float32((S * 131072 - table[u0]) * scale_j): exact whole numbers in float64, one product, one rounding.
+    Per element: r = float32((S * 131072 - table[u0]) * scale_j): whole numbers exact in float64, one product, rounded
+    once more.
     """
-    for j, at, size in places(logs, first):
+    for j, at, size in places(logs):
         s = lift(words[at * bits // 8 : (at + size) * bits // 8], bits).astype(np.float64)
         u0 = stream_words(dither_key, LANE_DITHER, first + at, size, 16)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -214,18 +216,19 @@ def encode_codes(
     centroids: Float32s,
     out: Bytes,
 ) -> Float32s:
-    """Rotate, then the nearest centroid of each element: codes of log2(len(centroids)) bits, least bit first.  Not summable.
+    """Rotate, then the nearest centroid of each element: codes of log2(len(centroids)) bits, least bit first.
 
-    boundaries  float32[2**bits - 1], ascending;  centroids  float32[2**bits], for unit variance; bits is 1, 2, 3, 4 or 8
-    out         uint8[places * bits / 8]
-    returns     float32[m], the scale of each block: |z|^2 / <z, centroids of z>, which makes the decoded block unbiased (EDEN,
-                section 3); 0 for a block below TINY_RMS; not finite if x is not finite there
+    boundaries  float32[2**bits - 1], ascending; bits is 1, 2, 3, 4 or 8
+    centroids   float32[2**bits], for unit variance
+    out         uint8[places * bits / 8]; such codes cannot be summed
+    returns     float32[m], the scale of each block: |z|^2 / <z, centroids of z>, which makes the decoded block
+                unbiased (EDEN, section 3); 0 for a block below TINY_RMS; not finite if x is not finite there
 
     Code of z: the number of boundaries below z * float32(1 / rms), rms = sqrt(squares / size) in float64.
     """
     bits = len(centroids).bit_length() - 1
     scales = np.empty(len(logs), np.float32)
-    for j, at, size in places(logs, first):
+    for j, at, size in places(logs):
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             z = rotate(_block(x, int(starts[j]), size), signs_key, first + at)
             squares = folded(z.astype(np.float64) ** 2)
@@ -256,7 +259,7 @@ def decode_codes(
 ) -> None:
     """The inverse of `encode_codes`: float32 scale * centroid, rotated back, added to the base (see `decode`)."""
     bits = len(centroids).bit_length() - 1
-    for j, at, size in places(logs, first):
+    for j, at, size in places(logs):
         raw = np.unpackbits(codes[at * bits // 8 : (at + size) * bits // 8], bitorder="little").reshape(-1, bits)
         index = (raw.astype(np.int64) << np.arange(bits)).sum(axis=1)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -264,7 +267,7 @@ def decode_codes(
 
 
 def quantise_absmax(x: Float32s, size: int, levels: int, scales: Float32s) -> npt.NDArray[np.int8]:
-    """Without rotation: int8[n], to nearest even, of x / scale of its run of ``size`` elements; clamped to [-levels, levels].
+    """Without rotation: int8[n], x / scale of its run of ``size`` elements to nearest even, within [-levels, levels].
 
     scales  float32[ceil(n / size)], finite, >= 0; a run with scale 0 gives 0
     The quotient is float32 division, rounded once.
@@ -279,4 +282,5 @@ def absmax(x: Float32s, size: int) -> Float32s:
     """Largest magnitude of each run of ``size`` elements; NaN if the run has one."""
     runs = np.zeros((-(-len(x) // size)) * size, np.float32)
     runs[: len(x)] = np.abs(x)
-    return runs.reshape(-1, size).max(axis=1)
+    largest: Float32s = runs.reshape(-1, size).max(axis=1)
+    return largest

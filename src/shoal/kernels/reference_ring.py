@@ -6,9 +6,9 @@ Words.  A vector of n elements of Z_{2^bits} is one contiguous uint8 array, as i
     bits 12              two words in three bytes, w0 | w1 << 12 as a 24-bit little-endian number; n is even
 
 Keystream.  ChaCha20 (Bernstein 2008, the original layout): 20 rounds, 256-bit key, state words 12, 13 = 64-bit block
-counter, words 14, 15 = 64-bit lane, both little-endian.  It is random access: byte p of a stream is byte p % 64 of block
-p // 64.  Element e of a vector of words takes bytes [e*w, e*w + w) of the stream, w = 1, 2, 4, 8 for bits 8, 16, 32, 64, and
-w = 2 for bits 12 (of which the low 12 bits count).
+counter, words 14, 15 = 64-bit lane, both little-endian.  It is random access: byte p of a stream is byte p % 64 of
+block p // 64.  Element e of a vector of words takes bytes [e*w, e*w + w) of the stream, w = 1, 2, 4, 8 for bits 8, 16,
+32, 64, and w = 2 for bits 12 (of which the low 12 bits count).
 
 Source: docs/PROTOCOL.md; Bonawitz et al., CCS 2017 (masks that cancel).
 """
@@ -25,7 +25,7 @@ Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[Any]
 
 #: ring width in bits -> dtype that one word is computed in
-WORDS: Final = {
+WORDS: Final[dict[int, np.dtype[Any]]] = {
     8: np.dtype("<u1"),
     12: np.dtype("<u2"),
     16: np.dtype("<u2"),
@@ -87,7 +87,8 @@ def stream_words(key: bytes, lane: int, first: int, count: int, bits: int) -> Wo
     """Words of elements first ... first + count - 1 of a stream, in WORDS[bits]; below 2**bits."""
     dtype = WORDS[bits]
     words = keystream(key, lane, first * dtype.itemsize, count * dtype.itemsize).view(dtype)
-    return words & dtype.type(2**bits - 1)
+    low: Words = words & dtype.type(2**bits - 1)
+    return low
 
 
 def unpack(data: Bytes, bits: int) -> Words:

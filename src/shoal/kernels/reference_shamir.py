@@ -1,7 +1,7 @@
 """Shamir's secret sharing over GF(2^8) in plain numpy: this file *defines* what is right.
 
-Field: GF(2)[x] / (x^8 + x^4 + x^3 + x + 1), polynomial 0x11B (FIPS 197, section 4.2).  Each byte of a secret is shared by a
-polynomial of its own, all at the same abscissas.  Abscissas are 1 ... 255, distinct.
+Field: GF(2)[x] / (x^8 + x^4 + x^3 + x + 1), polynomial 0x11B (FIPS 197, section 4.2).  Each byte of a secret is shared
+by a polynomial of its own, all at the same abscissas.  Abscissas are 1 ... 255, distinct.
 
 The native code does the same without tables and without branches on secret bytes: its time says nothing about them.
 
@@ -24,8 +24,8 @@ def multiply(a: Bytes, b: Bytes) -> Bytes:
     for _ in range(8):
         product ^= left * (right & 1)
         carry = left >> 7
-        left = (left << np.uint8(1)) ^ carry * np.uint8(0x1B)
-        right >>= np.uint8(1)
+        left = ((left << np.uint8(1)) ^ carry * np.uint8(0x1B)).astype(np.uint8)
+        right = right >> np.uint8(1)
     return product
 
 
@@ -66,6 +66,6 @@ def combine(shares: Bytes, abscissas: Bytes) -> Bytes:
         others = np.delete(x, j)
         factor = np.ones(1, np.uint8)
         for other in others:
-            factor = multiply(factor, multiply(other, inverse(other ^ x[j : j + 1])))
+            factor = multiply(factor, multiply(np.array([other]), inverse(other ^ x[j : j + 1])))
         secret ^= multiply(share, factor)
     return secret

@@ -11,7 +11,6 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from shoal.thresholds import Thresholds
 from shoal.limits import (
     LEDGER_ADDRESS_CHARS_MAX,
     LEDGER_KEYS_MAX,
@@ -20,6 +19,7 @@ from shoal.limits import (
     LEDGER_NAME_CHARS_MAX,
     LEDGER_TEXT_CHARS_MAX,
 )
+from shoal.thresholds import Thresholds
 
 Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Key = Annotated[bytes, Meta(min_length=32, max_length=32)]

@@ -31,8 +31,8 @@ from shoal.ledger.certificate import SignatureCheck, round_id
 from shoal.ledger.registry import Context, Registry
 from shoal.ledger.state import State
 from shoal.ledger.statement import Statement
-from shoal.thresholds import PROFILES, thresholds
 from shoal.limits import LEDGER_MODELS_KEPT
+from shoal.thresholds import PROFILES, thresholds
 
 _RINGS: Final = (8, 12, 16, 32, 64)
 
