@@ -94,6 +94,21 @@ READS_PENDING_MAX: Final = 10_000
 #: pairs of entries kept as evidence of a fork.
 EVIDENCE_MAX: Final = 16
 
+# --- the swarm -------------------------------------------------------------------------------------------------------
+#: bytes of one frame of the control plane: the largest is an append of the ledger, or the hashes of a parcel.
+CONTROL_BYTES_MAX: Final = 2 * 2**20
+#: bytes of one chunk of a parcel on the data plane.
+CHUNK_BYTES: Final = 2**20
+#: chunks of one parcel: 32 GiB, more than a wave of the largest ring has.
+CHUNKS_MAX: Final = 32_768
+#: chunks asked for in one message.
+WANTS_MAX: Final = 64
+#: chunks on their way to this node from one peer, and from all: what a node buffers beside its parcels.
+WINDOW_CHUNKS: Final = 8
+WINDOW_CHUNKS_ALL: Final = 32
+#: bytes of one sealed share: secret, salt, the path in a tree of LEDGER_MEMBERS_MAX leaves, tag.
+SEALED_SHARE_BYTES_MAX: Final = 1024
+
 # --- output for people -----------------------------------------------------------------------------------------------
 #: differences between two models that are listed; the rest is counted.
 DIFFERENCES_SHOWN_MAX: Final = 10
@@ -109,3 +124,6 @@ assert NAME_SHOWN_MAX < NAME_BYTES_MAX
 assert LEDGER_ENTRY_BYTES_MAX <= APPEND_BYTES_MAX <= UNCOMMITTED_BYTES_MAX <= LOG_BYTES_MAX
 assert SNAPSHOT_CHUNK_BYTES <= SNAPSHOT_BYTES_MAX
 assert TERM_JUMP_MAX < TERM_MAX
+assert APPEND_BYTES_MAX + 2**18 <= CONTROL_BYTES_MAX and 32 * CHUNKS_MAX + 2**10 <= CONTROL_BYTES_MAX
+assert SNAPSHOT_CHUNK_BYTES + 2**10 <= CONTROL_BYTES_MAX
+assert WINDOW_CHUNKS <= WANTS_MAX and WINDOW_CHUNKS <= WINDOW_CHUNKS_ALL
