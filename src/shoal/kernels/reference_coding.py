@@ -284,3 +284,9 @@ def absmax(x: Float32s, size: int) -> Float32s:
     runs[: len(x)] = np.abs(x)
     largest: Float32s = runs.reshape(-1, size).max(axis=1)
     return largest
+
+
+def dequantise(q: npt.NDArray[np.int8], size: int, scales: Float32s, base: Float32s | None, out: Float32s) -> None:
+    """The inverse of `quantise_absmax`: float32 q * scale, added to the base float32[n], or to nothing."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        _write(q.astype(np.float32) * np.repeat(scales, size)[: len(q)], 0, base, out)
