@@ -6,7 +6,6 @@ import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
 from shoal.errors import ArgumentError
@@ -14,6 +13,7 @@ from shoal.limits import MODELS_MAX
 from shoal.merge.by_name import ByName
 from shoal.merge.outer import Outer, find_outer
 from shoal.merge.rules import Rule, canonical, find, shown
+from shoal.model.layout import selects
 
 Integers = Literal["require-equal", "first", "max"]
 Nonfinite = Literal["refuse", "allow"]
@@ -56,9 +56,7 @@ class MergeOptions:
 
     def selects(self, key: str) -> bool:
         """True if a tensor of that key is merged; False if it keeps the first model's value."""
-        if any(fnmatchcase(key, glob) for glob in self.exclude):
-            return False
-        return not self.include or any(fnmatchcase(key, glob) for glob in self.include)
+        return selects(key, self.include, self.exclude)
 
 
 @dataclass(frozen=True, slots=True)
