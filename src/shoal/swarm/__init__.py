@@ -1,1 +1,1 @@
-"""Peers that merge: local diffs and the ledger's entries come in, shards and statements go out, certified models stay."""
+"""Peers that merge: diffs and ledger entries come in, shards and statements go out, certified models stay."""

@@ -1,8 +1,8 @@
 """What peers say to each other beside the ledger's own messages: frozen structs, MessagePack arrays, one tag each.
 
 The first byte of a frame of the control plane says what follows: LEDGER a message of the consensus core
-(ledger/message.py), ROUND one of the structs below.  Who sent it is what the transport authenticated; nothing in a frame
-is believed about that.  A frame of the data plane is one chunk: its header is a `ChunkHead`, its body the bytes.
+(ledger/message.py), ROUND one of the structs below.  Who sent it is what the transport authenticated; nothing in a
+frame is believed about that.  A frame of the data plane is one chunk: its header is a `ChunkHead`, its body the bytes.
 
 Every message of a round names its slot, so that what belongs to another attempt is told apart and dropped.
 """

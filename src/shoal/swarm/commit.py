@@ -1,0 +1,88 @@
+"""From merged shards to a certified model."""
+
+from __future__ import annotations
+
+from shoal.domain import hashed
+from shoal.errors import PeerError
+from shoal.ledger.attempt import Attempt
+from shoal.ledger.body import ModelCertificate, Vote
+from shoal.ledger.certificate import collect, model_statement
+from shoal.ledger.certificate import vote as sign
+from shoal.ledger.identity import signature_holds
+from shoal.swarm.core import State
+from shoal.swarm.messages import MERGED, ModelVote
+from shoal.swarm.parcel import DOMAIN, Parcel
+
+
+def shard_roots(attempt: Attempt) -> list[bytes]:
+    """The root of each shard's sum.
+
+    raises  PeerError  ``shard.differ``: owner and backup told different ones
+    """
+    found = []
+    for shard in range(len(attempt.plan.shards)):
+        roots = set(attempt.shards[shard].values())
+        if len(roots) > 1:
+            raise PeerError("shard.differ", f"owner and backup of shard {shard} tell different sums")
+        found.append(roots.pop())
+    return found
+
+
+def sums_root(roots: list[bytes]) -> bytes:
+    """One root over all merged shards: H("sums", root, root, ...)."""
+    return hashed(DOMAIN, "sums", *roots)
+
+
+def gather(state: State) -> None:
+    """Fetch the merged shards from their owners, decode them, make the new model."""
+    attempt = state.view.attempt
+    if state.model:
+        return
+    try:
+        roots = shard_roots(attempt)
+    except PeerError as error:
+        state.failure = str(error)
+        return
+    merged = []
+    for shard, root in enumerate(roots):
+        if shard in state.sums and state.sums[shard].root == root:
+            merged.append(state.sums[shard].data)
+            continue
+        told = [state.peer(p) for p in attempt.shards[shard]]
+        others = [p.member for p in attempt.plan.participants if p.member not in told]
+        data = state.gather(MERGED, shard, shard, root, [p for p in (*told, *others) if p != state.me.id])
+        if data is not None:
+            state.sums[shard] = Parcel(data, state.merged_cuts(shard))
+            merged.append(data)
+    if len(merged) == len(roots):
+        state.model = state.compute("decode", lambda: state.settle(state.coder.decode(merged))) or b""
+
+
+def vote(state: State) -> None:
+    """Tell the coordinator which model came out here."""
+    if not state.model or state.position is None:
+        return
+    root = sums_root(shard_roots(state.view.attempt))
+    for to in {state.coordinator, state.view.leader} - {b""}:
+        if state.view.attempt.position(to) is not None and state.due(("vote", to)):
+            signed = sign(model_statement(state.view.attempt.rid, root, state.model), state.me)
+            state.send(to, ModelVote(state.slot, root, state.model, signed.signature))
+
+
+def on_vote(state: State, peer: bytes, said: ModelVote) -> None:
+    """Keep a vote that holds."""
+    attempt = state.view.attempt
+    statement = model_statement(attempt.rid, said.root, said.model)
+    key = state.view.keys.get(peer)
+    if key is None or attempt.position(peer) is None or not signature_holds(key, said.signature, statement):
+        return
+    state.votes.setdefault(b"M" + said.root + said.model, {})[peer] = Vote(peer, said.signature)
+    state.progress()
+
+
+def certify(state: State) -> None:
+    """With a quorum of votes for one model, put it into the ledger; only one that came out here, too."""
+    for name, votes in state.votes.items():
+        root, model = name[1:33], name[33:]
+        if name[:1] == b"M" and model == state.model and len(votes) >= state.view.attempt.plan.thresholds.q:
+            state.propose(("model", name), ModelCertificate(state.slot, root, model, collect(votes)))

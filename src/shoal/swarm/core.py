@@ -1,0 +1,225 @@
+"""All that one round knows, in one place, with the few operations that every duty needs.
+
+The duties themselves are functions over this state (`upload.py`, `survive.py`, `commit.py`); which phase asks for which
+stands at the top of `round.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from shoal.ledger.attempt import Attempt
+from shoal.ledger.body import Body, Vote
+from shoal.ledger.identity import Identity
+from shoal.limits import WINDOW_CHUNKS_ALL
+from shoal.swarm.actions import Action, Compute, Propose, Send, SendChunk
+from shoal.swarm.coder import Coder, Float32s
+from shoal.swarm.fetch import Fetch
+from shoal.swarm.messages import UPLOAD, AnySaid, ChunkHead, Lacks, Offer, Want
+from shoal.swarm.parcel import Bytes, Gathering, Parcel, cuts
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """Ticks.
+
+    retry    after which what had no effect is said again
+    grace    without progress, after which those that are missing are left out, and a backup takes over
+    give_up  without progress, after which the attempt is aborted
+    """
+
+    retry: int = 10
+    grace: int = 40
+    give_up: int = 400
+
+
+class View(msgspec.Struct, frozen=True):
+    """What the ledger says now.
+
+    attempt    as in the committed state
+    keys       Ed25519 keys of the members
+    leader     who leads, b"" if unknown
+    certified  digest of this round's certified model, once there is one
+    """
+
+    attempt: Attempt
+    keys: Mapping[bytes, bytes]
+    leader: bytes
+    certified: bytes = b""
+
+
+@dataclass
+class State:
+    """One attempt at a round, as one member sees it.
+
+    me        this node
+    coder     of this attempt
+    diff      this node's update, None if it only looks on
+    settle    merged diff -> digest of the new model, which the node keeps; heavy
+    may_sign  whether this survivor set may be signed for this slot; durable before it answers True
+    inbox     where what this node says to itself goes
+    sits_out  why this node's own update cannot enter; it does its other duties all the same
+    failure   why this node cannot go on at all, for the operator; "" if it can
+    model     digest of the model that this node computed; b"" before
+    """
+
+    me: Identity
+    view: View
+    coder: Coder
+    diff: Float32s | None
+    settle: Callable[[Float32s], bytes]
+    may_sign: Callable[[int, bytes], bool]
+    patience: Patience = field(default_factory=Patience)
+    sits_out: str = ""
+    failure: str = ""
+    model: bytes = b""
+    own: Parcel | None = None
+    sums: dict[int, Parcel] = field(default_factory=dict)
+    fetches: dict[tuple[int, int, int], Fetch] = field(default_factory=dict)
+    offers: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    votes: dict[bytes, dict[bytes, Vote]] = field(default_factory=dict)
+    inbox: Callable[[bytes, AnySaid], None] = lambda _peer, _said: None
+    now: int = 0
+    still: int = 0
+    actions: list[Action] = field(default_factory=list)
+    _done_at: dict[object, int] = field(default_factory=dict)
+    computing: set[str] = field(default_factory=set)
+    results: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.cuts = cuts(self.coder.sizes)
+        self.all_cuts = [cut for shard in self.cuts for cut in shard]
+        self.first_chunk = [sum(len(c) for c in self.cuts[:s]) for s in range(len(self.cuts))]
+
+    @property
+    def slot(self) -> int:
+        return self.view.attempt.plan.slot
+
+    @property
+    def position(self) -> int | None:
+        """Where this node stands in the plan."""
+        return self.view.attempt.position(self.me.id)
+
+    @property
+    def stalled(self) -> bool:
+        return self.still >= self.patience.grace
+
+    def peer(self, position: int) -> bytes:
+        return self.view.attempt.plan.participants[position].member
+
+    @property
+    def coordinator(self) -> bytes:
+        attempt = self.view.attempt
+        overdue = self.still // self.patience.grace
+        if attempt.position(self.view.leader) is not None and not overdue:
+            return self.view.leader
+        return self.peer((self.slot + overdue) % attempt.size)
+
+    @property
+    def coordinates(self) -> bool:
+        """Whether this node acts as coordinator now; the leader always may."""
+        return self.me.id in (self.coordinator, self.view.leader) and self.position is not None
+
+    def progress(self) -> None:
+        self.still = 0
+
+    def due(self, key: object) -> bool:
+        """Whether something is to be said (again): not said yet, or `retry` ticks ago without effect."""
+        if self.now - self._done_at.get(key, -self.patience.retry) < self.patience.retry:
+            return False
+        self._done_at[key] = self.now
+        return True
+
+    def send(self, to: bytes, said: AnySaid) -> None:
+        """To a peer, or at once to this node itself."""
+        if to == self.me.id:
+            self.inbox(self.me.id, said)
+        else:
+            self.actions.append(Send(to, said))
+
+    def tell_all(self, said: AnySaid) -> None:
+        for participant in self.view.attempt.plan.participants:
+            if participant.member != self.me.id:
+                self.actions.append(Send(participant.member, said))
+
+    def propose(self, key: object, body: Body) -> None:
+        """Make a statement, and again when it is due."""
+        if self.due(("propose", key)):
+            self.actions.append(Propose(body))
+
+    def compute(self, name: str, run: Callable[[], Any]) -> Any:
+        """The result if it is there; else None, and it is being computed."""
+        if name in self.results:
+            return self.results[name]
+        if name not in self.computing:
+            self.computing.add(name)
+            self.actions.append(Compute(name, run))
+        return None
+
+    def forget(self, name: str) -> None:
+        """Compute this anew, should somebody ask."""
+        self.results.pop(name, None)
+
+    def gather(self, kind: int, subject: int, shard: int, root: bytes, sources: list[bytes]) -> Bytes | None:
+        """Shard ``shard`` of a parcel, whole; None while it is still coming.
+
+        An upload's shard is part of the whole upload; a merged shard is a parcel of its own.
+        """
+        key = (kind, subject, shard)
+        fetch = self.fetches.get(key)
+        if fetch is None or fetch.gathering.root != root:
+            fetch = self.fetches[key] = Fetch(kind, subject, self._gathering(kind, shard, root), sources)
+        gathering = fetch.gathering
+        if not gathering.hashes and not gathering.complete:
+            offered = self.offers.get((kind, subject))
+            if (offered is None or not gathering.name(offered)) and self.due(("hashes", key)):
+                self.actions.append(Send(fetch.source, Want(self.slot, kind, subject, ())))
+                if self.stalled:
+                    fetch.next_source()
+        return gathering.data if gathering.complete else None
+
+    def _gathering(self, kind: int, shard: int, root: bytes) -> Gathering:
+        if kind == UPLOAD:
+            first = self.first_chunk[shard]
+            return Gathering(root, self.all_cuts, range(first, first + len(self.cuts[shard])))
+        chunks = self.merged_cuts(shard)
+        return Gathering(root, chunks, range(len(chunks)))
+
+    def merged_cuts(self, shard: int) -> list[tuple[int, int]]:
+        """Chunks of a merged shard, as a parcel of its own."""
+        start = self.cuts[shard][0][0] if self.cuts[shard] else 0
+        return [(a - start, b - start) for a, b in self.cuts[shard]]
+
+    def ask(self) -> None:
+        """Keep the windows of all open fetches full."""
+        room = WINDOW_CHUNKS_ALL - sum(f.on_the_way() for f in self.fetches.values())
+        for (kind, subject, _), fetch in self.fetches.items():
+            if fetch.gathering.complete:
+                continue
+            if self.stalled and self.due(("source", kind, subject)):
+                fetch.next_source()
+            wanted = fetch.wants(self.now, self.patience.retry, room)
+            if wanted:
+                room -= len(wanted)
+                self.actions.append(Send(fetch.source, Want(self.slot, kind, subject, wanted)))
+
+    def parcel(self, kind: int, subject: int) -> Parcel | None:
+        """A parcel that this node can serve."""
+        if kind == UPLOAD:
+            return self.own if subject == self.position else None
+        return self.sums.get(subject)
+
+    def serve(self, peer: bytes, want: Want) -> None:
+        """Answer a Want: hashes if it names no chunk, else chunks."""
+        parcel = self.parcel(want.kind, want.subject)
+        if parcel is None or any(i >= len(parcel.chunks) for i in want.chunks):
+            self.actions.append(Send(peer, Lacks(self.slot, want.kind, want.subject)))
+            return
+        if not want.chunks:
+            self.actions.append(Send(peer, Offer(self.slot, want.kind, want.subject, parcel.hashes)))
+        for index in want.chunks:
+            head = ChunkHead(self.slot, want.kind, want.subject, index)
+            self.actions.append(SendChunk(peer, head, parcel.chunk(index)))

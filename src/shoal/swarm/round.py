@@ -1,0 +1,173 @@
+"""One attempt at a round as one member sees it: no clock, socket, file or thread.
+
+What is to be done depends on the phase, and the phase on the ledger alone; each duty looks at what is there, does what
+is missing, and repeats what has had no effect.  So it does not matter in which order things arrive, who leads, or
+whether this node has just been restarted.
+
+    phase      until the ledger has        duties of a member (position in the plan, owner, coordinator)
+    UPLOAD     survivor certificate        upload; collect and receipt (owner); ask for votes, certify (coordinator)
+    REDUCE     the sum of every shard      collect (backup), sum and tell (owner)
+    COMMIT     model certificate           as before; gather, decode, vote; certify (coordinator)
+    LINGER     (certified)                 gather and decode, if not done; serve others
+
+The *coordinator* is the ledger's leader if it takes part, else a participant that all agree on; where one stands still
+the next one takes over.  Two coordinators do no harm: what counts is signed by a quorum.  Progress, not patience:
+`Patience` counts ticks since anything useful happened, not since the start.
+
+Source: docs/PROTOCOL.md, "A round, message by message".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, Final
+
+from shoal.errors import ShoalError
+from shoal.ledger.attempt import Attempt
+from shoal.ledger.body import Abort
+from shoal.swarm import commit, survive, upload
+from shoal.swarm.actions import Action
+from shoal.swarm.core import State, View
+from shoal.swarm.messages import AnySaid, AskVote, ChunkHead, Lacks, ModelVote, Offer, SurvivorVote, Want
+
+
+class Phase(IntEnum):
+    UPLOAD = 1
+    REDUCE = 2
+    COMMIT = 3
+    LINGER = 4
+
+
+def phase_of(attempt: Attempt, certified: bytes) -> Phase:
+    """What the ledger says."""
+    if certified:
+        return Phase.LINGER
+    if attempt.survivors is None:
+        return Phase.UPLOAD
+    return Phase.REDUCE if len(attempt.shards) < len(attempt.plan.shards) else Phase.COMMIT
+
+
+def _give_up(state: State) -> None:
+    """The coordinator ends an attempt that stands still; after a survivor certificate its updates are void."""
+    if state.still >= state.patience.give_up and state.coordinates:
+        discard = state.view.attempt.survivors is not None
+        phase = phase_of(state.view.attempt, state.view.certified).name
+        state.propose("abort", Abort(state.slot, discard, f"no progress in phase {phase} for {state.still} ticks"))
+
+
+def _on_offer(state: State, peer: bytes, said: Offer) -> None:  # noqa: ARG001
+    """Hashes are believed only if their root is the ledger's; so it does not matter who tells them."""
+    state.offers[(said.kind, said.subject)] = said.hashes
+
+
+def _on_want(state: State, peer: bytes, said: Want) -> None:
+    state.serve(peer, said)
+
+
+def _on_lacks(state: State, peer: bytes, said: Lacks) -> None:
+    for (kind, subject, _), fetch in state.fetches.items():
+        if (kind, subject) == (said.kind, said.subject) and fetch.source == peer:
+            fetch.next_source()
+
+
+Duty = Callable[[State], None]
+PHASES: Final[dict[Phase, tuple[Duty, ...]]] = {
+    Phase.UPLOAD: (upload.upload, upload.collect, upload.receipt, survive.ask, survive.certify, _give_up),
+    Phase.REDUCE: (upload.collect, upload.reduce, _give_up),
+    Phase.COMMIT: (upload.collect, upload.reduce, commit.gather, commit.vote, commit.certify, _give_up),
+    Phase.LINGER: (commit.gather,),
+}
+HANDLERS: Final[dict[type, Callable[[State, bytes, Any], None]]] = {
+    Offer: _on_offer,
+    Want: _on_want,
+    Lacks: _on_lacks,
+    AskVote: survive.on_ask,
+    SurvivorVote: survive.on_vote,
+    ModelVote: commit.on_vote,
+}
+
+
+class Round:
+    """Feed it `said`, `chunk`, `computed`, `tick` and `advance`; do what `take` gives."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        state.inbox = self.said
+        self._facts: tuple[int, ...] = ()
+
+    @property
+    def phase(self) -> Phase:
+        return phase_of(self.state.view.attempt, self.state.view.certified)
+
+    @property
+    def finished(self) -> bool:
+        """Certified, and this node has computed a model of its own."""
+        return bool(self.state.view.certified and self.state.model)
+
+    def tick(self) -> None:
+        """One tick of the node's monotonic clock."""
+        self.state.now += 1
+        self.state.still += 1
+
+    def said(self, peer: bytes, said: AnySaid) -> None:
+        """A message of this slot from an authenticated peer.  Raises nothing."""
+        handler = HANDLERS.get(type(said))
+        if handler is not None:
+            handler(self.state, peer, said)
+
+    def chunk(self, peer: bytes, head: ChunkHead, body: memoryview) -> None:
+        """A chunk from a peer; what nobody asked for, or has another hash, is dropped."""
+        for (kind, subject, _), fetch in self.state.fetches.items():
+            if (kind, subject) != (head.kind, head.subject) or head.index not in fetch.gathering.wanted:
+                continue
+            if fetch.put(head.index, body):
+                self.state.progress()
+            elif fetch.source == peer and not fetch.gathering.complete:
+                fetch.next_source()
+
+    def computed(self, name: str, result: Any) -> None:
+        """What a `Compute` gave, or the ShoalError that it raised."""
+        self.state.computing.discard(name)
+        if isinstance(result, ShoalError):
+            if name == upload.ENCODE:
+                self.state.sits_out = str(result)
+            else:
+                self.state.failure = f"{name}: {result}"
+            return
+        self.state.results[name] = result
+        self.state.progress()
+
+    def advance(self, view: View) -> None:
+        """Do what is to be done now."""
+        state = self.state
+        state.view = view
+        facts = _count(view)
+        if facts != self._facts:
+            self._facts = facts
+            state.progress()
+        if not state.failure:
+            for duty in PHASES[self.phase]:
+                duty(state)
+        state.ask()
+
+    def take(self) -> list[Action]:
+        """What the node is to do, in order."""
+        actions, self.state.actions = self.state.actions, []
+        return actions
+
+
+def _count(view: View) -> tuple[int, ...]:
+    """Changes whenever the ledger learned something about this attempt."""
+    attempt = view.attempt
+    return (
+        len(attempt.shares),
+        len(attempt.shared or ()),
+        len(attempt.masked),
+        sum(map(len, attempt.receipts.values())),
+        len(attempt.survivors or ()),
+        len(attempt.opened_seeds) + len(attempt.opened_keys),
+        sum(map(len, attempt.shards.values())),
+        len(attempt.nonces) + len(attempt.checks),
+        len(view.certified),
+    )

@@ -1,0 +1,62 @@
+"""Agreeing who survived: one set for a slot, signed by a quorum, for good."""
+
+from __future__ import annotations
+
+from shoal.ledger.attempt import Attempt
+from shoal.ledger.body import SurvivorCertificate, Vote, bitmap, positions
+from shoal.ledger.certificate import collect, survivors_statement, vote
+from shoal.ledger.identity import signature_holds
+from shoal.swarm.core import State
+from shoal.swarm.messages import AskVote, SurvivorVote
+
+
+def arrived_everywhere(attempt: Attempt) -> set[int]:
+    """Positions whose upload of every shard has a receipt, by its owner or its backup."""
+    found = set(attempt.masked)
+    for shard in range(len(attempt.plan.shards)):
+        found &= set().union(*attempt.receipts.get(shard, {}).values())
+    return found
+
+
+def ask(state: State) -> None:
+    """The coordinator asks for votes, once every shard has a receipt."""
+    attempt = state.view.attempt
+    if not state.coordinates or len(attempt.receipts) < len(attempt.plan.shards):
+        return
+    survivors = arrived_everywhere(attempt)
+    if len(survivors) >= attempt.floor and state.due(("ask", tuple(sorted(survivors)))):
+        said = AskVote(state.slot, bitmap(survivors, attempt.size))
+        state.tell_all(said)
+        state.send(state.me.id, said)
+
+
+def on_ask(state: State, peer: bytes, said: AskVote) -> None:
+    """Vote, if the ledger bears the set out and no other was signed for this slot, ever."""
+    attempt = state.view.attempt
+    if state.position is None or attempt.survivors is not None or attempt.position(peer) is None:
+        return
+    asked = positions(said.survivors, attempt.size)
+    if asked is None or len(asked) < attempt.floor or not asked <= arrived_everywhere(attempt):
+        return
+    if not state.may_sign(state.slot, said.survivors):
+        return
+    signed = vote(survivors_statement(attempt.rid, said.survivors), state.me)
+    state.send(peer, SurvivorVote(state.slot, said.survivors, signed.signature))
+
+
+def on_vote(state: State, peer: bytes, said: SurvivorVote) -> None:
+    """Keep a vote that holds."""
+    attempt = state.view.attempt
+    statement = survivors_statement(attempt.rid, said.survivors)
+    key = state.view.keys.get(peer)
+    if key is None or attempt.position(peer) is None or not signature_holds(key, said.signature, statement):
+        return
+    state.votes.setdefault(b"U" + said.survivors, {})[peer] = Vote(peer, said.signature)
+    state.progress()
+
+
+def certify(state: State) -> None:
+    """With a quorum of votes for one set, put it into the ledger."""
+    for name, votes in state.votes.items():
+        if name[:1] == b"U" and len(votes) >= state.view.attempt.plan.thresholds.q:
+            state.propose(("survivors", name), SurvivorCertificate(state.slot, name[1:], collect(votes)))

@@ -1,0 +1,110 @@
+"""Uploading, collecting and summing: from a participant's diff to an owner's merged shard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Final
+
+from shoal.errors import PeerError
+from shoal.ledger.body import Masked, Receipt, Shard, bitmap
+from shoal.swarm.core import State
+from shoal.swarm.messages import MERGED, UPLOAD, Offer
+from shoal.swarm.parcel import Bytes, Parcel
+
+#: name of the computation whose failure concerns this node's own update alone
+ENCODE: Final = "encode"
+
+
+def uploaders(state: State) -> set[int]:
+    """Positions of whom an upload may come."""
+    attempt = state.view.attempt
+    if attempt.secure:
+        return set(attempt.shared or ())
+    return set(range(attempt.size))
+
+
+def upload(state: State) -> None:
+    """Encode the diff, name it in the ledger, tell its hashes to those that will fetch it."""
+    me = state.position
+    if me is None or state.diff is None or state.sits_out or me not in uploaders(state):
+        return
+    if state.own is None:
+        diff, coder, cuts = state.diff, state.coder, state.all_cuts
+        state.own = state.compute(ENCODE, lambda: Parcel(coder.encode(diff), cuts))
+        if state.own is None:
+            return
+    if me not in state.view.attempt.masked:
+        state.propose("masked", Masked(state.slot, state.own.root))
+    if state.due("offer"):
+        state.tell_all(Offer(state.slot, UPLOAD, me, state.own.hashes))
+
+
+def duties(state: State) -> Iterator[int]:
+    """Shards that this node works on: those it owns, and where nothing moves those it backs up.
+
+    A backup does not repeat a receipt that the owner has given; it does repeat a sum, which may have died with the owner.
+    """
+    attempt, me = state.view.attempt, state.position
+    for shard, who in enumerate(attempt.plan.shards):
+        before = attempt.survivors is None
+        told = (attempt.receipts if before else attempt.shards).get(shard, {})
+        takes_over = state.stalled and not (before and told)
+        if me is not None and (who.owner == me or (who.backup == me and (me in told or takes_over))):
+            yield shard
+
+
+def _part(state: State, shard: int, position: int) -> Bytes | None:
+    """One participant's upload of a shard, whole; None while it is still coming."""
+    if position == state.position and state.own is not None:
+        cuts = state.cuts[shard]
+        return state.own.data[cuts[0][0] : cuts[-1][1]] if cuts else state.own.data[:0]
+    root = state.view.attempt.masked[position]
+    return state.gather(UPLOAD, position, shard, root, [state.peer(position)])
+
+
+def collect(state: State) -> None:
+    """Fetch what others uploaded of the shards that this node works on."""
+    attempt = state.view.attempt
+    wanted = attempt.masked.keys() if attempt.survivors is None else attempt.survivors
+    for shard in duties(state):
+        for position in sorted(wanted):
+            _part(state, shard, position)
+
+
+def receipt(state: State) -> None:
+    """Say who arrived: when all have, or when nothing moves any more and those that did are enough."""
+    attempt, me = state.view.attempt, state.position
+    for shard in duties(state):
+        if me in attempt.receipts.get(shard, {}):
+            continue
+        arrived = {p for p in attempt.masked if _part(state, shard, p) is not None}
+        if arrived == uploaders(state) or (state.stalled and len(arrived) >= attempt.floor):
+            state.propose(("receipt", shard), Receipt(state.slot, shard, bitmap(arrived, attempt.size)))
+
+
+def reduce(state: State) -> None:
+    """Merge the survivors' uploads of a shard, name the sum in the ledger, keep it for whoever wants it."""
+    attempt, me = state.view.attempt, state.position
+    assert (attempt.survivors is not None and me is not None) or not list(duties(state))
+    for shard in duties(state):
+        if me in attempt.shards.get(shard, {}):
+            continue
+        if shard not in state.sums:
+            parts = {p: _part(state, shard, p) for p in sorted(attempt.survivors or ())}
+            whole = {p: part for p, part in parts.items() if part is not None}
+            if len(whole) < len(parts):
+                continue
+            found = state.compute(f"reduce {shard}", partial(_sum, state, shard, whole))
+            if found is None:
+                continue
+            state.sums[shard] = found
+            state.tell_all(Offer(state.slot, MERGED, shard, found.hashes))
+        state.propose(("shard", shard), Shard(state.slot, shard, state.sums[shard].root, len(attempt.survivors or ())))
+
+
+def _sum(state: State, shard: int, parts: Mapping[int, Bytes]) -> Parcel:
+    merged = state.coder.reduce(shard, parts)
+    if merged.size != state.coder.sizes[shard]:
+        raise PeerError("shard.size", f"shard {shard} has {merged.size} bytes; expected {state.coder.sizes[shard]}")
+    return Parcel(merged, state.merged_cuts(shard))
