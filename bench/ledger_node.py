@@ -16,6 +16,7 @@ import resource
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -67,7 +68,7 @@ class Keeper:
             ledger.apply(entry)
         self.guard = guard = Guard(ledger, self.me)
         assert all(guard.admit(e, entry_hash(e)) for e in entries[hard.commit :])
-        hooks = Hooks(Random(number).randrange, change_of, guard.seal, guard.admit, guard.opening)
+        hooks = Hooks(Random(number).randrange, change_of, guard.seal, guard.admit, guard.opening, guard.admit_snapshot)
         # Only node 0 is to lead while nothing fails.
         self.raft = Raft(self.me.id, hooks, Options(election_ticks=10 if number == 0 else 60), hard, entries)
         self._hard: HardState | None = None
@@ -90,6 +91,7 @@ class Keeper:
                 content = unpack_state(ready.snapshot.state)
                 assert content is not None
                 self.guard.restart(Ledger.decode(content.data))
+                self._taken = (ready.snapshot.index, b"")
             self.guard.settle(ready.committed)
             self.raft.advance()
         self._compact()
@@ -137,9 +139,11 @@ class Wire:
             socket.connect(f"tcp://127.0.0.1:{port}")
 
     def send(self, messages: Any) -> None:
+        """To peers whose queue is not full; a message that is lost is sent anew, but one that waits stops everything."""
         for m in messages:
             if m.to in self._out:
-                self._out[m.to].send(encode(m))
+                with suppress(zmq.Again):
+                    self._out[m.to].send(encode(m), zmq.NOBLOCK)
 
     def hear(self, wait_ms: int) -> tuple[list[AnyMessage], dict[str, Any] | None]:
         """Messages, and what the starter says.  raises  SystemExit  if it is gone or time is up"""

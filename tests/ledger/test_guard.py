@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,11 +15,15 @@ from shoal.ledger.core import Hooks, Options, Role
 from shoal.ledger.entry import Entry, entry_hash
 from shoal.ledger.guard import Guard
 from shoal.ledger.identity import Identity
+from shoal.ledger.members import Configuration
 from shoal.ledger.memory_store import MemoryStore
 from shoal.ledger.message import AnyMessage
 from shoal.ledger.raft import Raft
+from shoal.ledger.ready import pack_state
 from shoal.ledger.registry import change_of
+from shoal.ledger.state import encode_state
 from shoal.ledger.statement import make_statement, read_statement
+from shoal.ledger.store import Snapshot
 from shoal.ledger.validator import Ledger, make_seal
 from shoal.ledger.verify import verify
 
@@ -41,7 +46,7 @@ class Node:
         self.guard = Guard(ledger, me)
         assert all(self.guard.admit(e, entry_hash(e)) for e in entries[hard.commit :])
         guard = self.guard
-        hooks = Hooks(lambda n: number * 3 % n, change_of, guard.seal, guard.admit, guard.opening)
+        hooks = Hooks(lambda n: number * 3 % n, change_of, guard.seal, guard.admit, guard.opening, guard.admit_snapshot)
         self.raft = Raft(me.id, hooks, Options(announce=False), hard, entries)
 
     def restarted(self) -> Node:
@@ -240,6 +245,33 @@ def test_committed_entries_that_break_a_rule_stop_the_node() -> None:
     with pytest.raises(Exception, match="no statement"):
         guard.settle([wrong])
     assert guard.committed.state.index == 2
+
+
+def test_snapshots_that_contradict_themselves_or_what_is_decided() -> None:
+    """Each fact in turn is another one."""
+    built = SwarmBuilder(members=3, check=True)
+    mine = built.ledger.copy()
+    built.run_round()
+    end, members = built.entries[-1], tuple(sorted(built.people))
+    state = built.ledger.state
+
+    def taken(index: int = end.index, hash_: bytes = entry_hash(end), members: Any = members, **other: Any) -> str:
+        data = encode_state(replace(state, **other))
+        guard = Guard(mine, identity(0))
+        snapshot = Snapshot(index, end.term, hash_, pack_state(Configuration(members), data))
+        assert guard.admit_snapshot(snapshot) == (not guard.refusal)
+        return guard.refusal
+
+    assert taken() == ""
+    assert "holds the state after" in taken(index=end.index - 1)
+    assert "holds the state after" in taken(hash_=seed("other"))
+    assert "other members" in taken(members=members[:2])
+    assert "another swarm" in taken(genesis=seed("other"))
+    assert "another history" in taken(recent={**state.recent, 2: (seed("x"), b"")})
+    guard = Guard(mine, identity(0))
+    assert not guard.admit_snapshot(Snapshot(9, 1, bytes(32), b"x")) and guard.refusal == "no snapshot"
+    broken = Snapshot(9, 1, bytes(32), pack_state(Configuration(members), b"x"))
+    assert not guard.admit_snapshot(broken) and "no ledger state" in guard.refusal
 
 
 def test_a_snapshot_takes_the_place_of_the_log() -> None:

@@ -71,6 +71,7 @@ class Hooks(msgspec.Struct, frozen=True):
     seal        the seal of an entry's hash; the last entry of every batch that a leader appends gets one
     admit       whether a follower may take this entry with this hash: its seal, its statement (true: all)
     opening     opening(term) -> the payload of the entry that opens a leader's term
+    admit_snapshot  whether a follower may take this snapshot in place of its log (true: any whole one)
     """
 
     draw: Callable[[int], int]
@@ -78,6 +79,7 @@ class Hooks(msgspec.Struct, frozen=True):
     seal: Callable[[bytes], bytes] = lambda _hash: b""
     admit: Callable[[Entry, bytes], bool] = lambda _entry, _hash: True
     opening: Callable[[int], bytes] = lambda _term: b""
+    admit_snapshot: Callable[[Snapshot], bool] = lambda _snapshot: True
 
 
 class Incoming:

@@ -3,7 +3,8 @@
 The core appends before it knows what is committed, and may cut what it appended.  So a guard keeps two ledgers: one at
 the last committed entry, and one ahead of it, at the end of the log.  Its methods are what ``core.Hooks`` asks for:
 
-    Hooks(draw=..., members_of=change_of, seal=guard.seal, admit=guard.admit, opening=guard.opening)
+    Hooks(draw=..., members_of=change_of, seal=guard.seal, admit=guard.admit, opening=guard.opening,
+          admit_snapshot=guard.admit_snapshot)
 
 Each entry is decoded and its signatures are checked once, when it is admitted; when it is decided, only the rules are
 followed again.
@@ -20,7 +21,10 @@ from shoal.ledger.body import Body, Noop
 from shoal.ledger.certificate import check_now
 from shoal.ledger.entry import Entry, entry_hash
 from shoal.ledger.identity import Identity
+from shoal.ledger.ready import unpack_state
+from shoal.ledger.state import State, decode_state
 from shoal.ledger.statement import Seen, make_statement
+from shoal.ledger.store import Snapshot
 from shoal.ledger.validator import AUTHORS, Decoded, Ledger, make_seal
 
 
@@ -130,6 +134,15 @@ class Guard:
         if self._ahead.state.head != (self._tail[-1].hash if self._tail else self.committed.state.head):
             self._rebuild()
 
+    def admit_snapshot(self, snapshot: Snapshot) -> bool:
+        """Is this the state of the ledger at its place, and does nothing in it contradict what is decided here?
+
+        The rest is its leader's word: the chain has no digest of the state.  Who wants more than that word takes the
+        entries from a member that holds them from the genesis on, and verifies them.
+        """
+        self.refusal = _snapshot_fault(snapshot, self.committed.state)
+        return not self.refusal
+
     def restart(self, committed: Ledger) -> None:
         """A snapshot took the place of the log."""
         self.committed = committed
@@ -151,3 +164,27 @@ class Guard:
         self._ahead = self.committed.copy()
         for decoded in self._tail:
             self._ahead.take(decoded)
+
+
+def _snapshot_fault(snapshot: Snapshot, mine: State) -> str:
+    """Why a snapshot cannot follow the decided state ``mine``; "" if it can."""
+    content = unpack_state(snapshot.state)
+    if content is None:
+        return "no snapshot"
+    try:
+        theirs = decode_state(content.data)
+    except InputError as error:
+        return str(error)
+    told = (snapshot.index, snapshot.term, snapshot.hash)
+    if told != (theirs.index, theirs.term, theirs.head):
+        return f"a snapshot of entry {snapshot.index} holds the state after entry {theirs.index}"
+    members = theirs.registry.members
+    now = content.configuration
+    if dict.fromkeys(now.voters, True) | dict.fromkeys(now.learners, False) != {i: m.voter for i, m in members.items()}:
+        return f"the snapshot of entry {snapshot.index} and its state name other members"
+    if mine.index and theirs.genesis != mine.genesis:
+        return f"a snapshot of another swarm: {theirs.genesis.hex()[:16]}"
+    both = theirs.recent.keys() & mine.recent.keys()
+    if any(theirs.recent[i][0] != mine.recent[i][0] for i in both):
+        return f"the snapshot of entry {snapshot.index} has another history than the one decided here"
+    return ""

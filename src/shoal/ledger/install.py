@@ -126,9 +126,11 @@ def install(state: State, head: SnapshotHead, data: bytes) -> str:
         return ""
     if log.term(head.index) == head.term:
         return "forked-chain"
+    snapshot = Snapshot(head.index, head.term, head.hash, data)
+    if not state.hooks.admit_snapshot(snapshot):
+        return "snapshot-not-admitted"
     membership.jump(state, content.configuration, head.index)
     log.reset(head.index, head.term, head.hash)
-    snapshot = Snapshot(head.index, head.term, head.hash, data)
     hold(state, snapshot)
     state.installed = snapshot
     return ""
