@@ -106,6 +106,23 @@ WANTS_MAX: Final = 64
 #: chunks on their way to this node from one peer, and from all: what a node buffers beside its parcels.
 WINDOW_CHUNKS: Final = 8
 WINDOW_CHUNKS_ALL: Final = 32
+#: bytes of the header of a chunk, and of a chunk with what sealing adds to it.
+CHUNK_HEADER_BYTES_MAX: Final = 128
+SEALED_CHUNK_BYTES_MAX: Final = CHUNK_BYTES + 2**10
+#: messages that wait in one direction of one connection, beside what the kernel holds: on the control plane small ones
+#: nearly always, on the data plane chunks of 1 MiB.  ZeroMQ says that there is room again only when half of a queue has
+#: been read, so a window fits into half of one.
+CONTROL_QUEUE: Final = 128
+BULK_QUEUE: Final = 2 * WINDOW_CHUNKS
+#: bytes that one connection may have brought and that no complete message has accounted for, after which it is cut:
+#: ZeroMQ counts messages, not bytes, and holds a message of many parts until its last.
+CONTROL_BACKLOG_BYTES_MAX: Final = 96 * 2**20
+BULK_BACKLOG_BYTES_MAX: Final = 48 * 2**20
+#: messages and bytes that one call of a transport's ``poll`` gives of each plane; what is left waits for the next.
+POLL_MESSAGES_MAX: Final = 256
+POLL_BYTES_MAX: Final = 16 * 2**20
+#: handshakes that one ``poll`` answers.
+POLL_HANDSHAKES_MAX: Final = 64
 #: bytes of one sealed share: secret, salt, the path in a tree of LEDGER_MEMBERS_MAX leaves, tag.
 SEALED_SHARE_BYTES_MAX: Final = 1024
 
@@ -126,4 +143,7 @@ assert SNAPSHOT_CHUNK_BYTES <= SNAPSHOT_BYTES_MAX
 assert TERM_JUMP_MAX < TERM_MAX
 assert APPEND_BYTES_MAX + 2**18 <= CONTROL_BYTES_MAX and 32 * CHUNKS_MAX + 2**10 <= CONTROL_BYTES_MAX
 assert SNAPSHOT_CHUNK_BYTES + 2**10 <= CONTROL_BYTES_MAX
+assert CONTROL_BACKLOG_BYTES_MAX > APPENDS_IN_FLIGHT_MAX * APPEND_BYTES_MAX + 8 * CONTROL_BYTES_MAX
+assert BULK_BACKLOG_BYTES_MAX > 2 * BULK_QUEUE * SEALED_CHUNK_BYTES_MAX
+assert CONTROL_BYTES_MAX <= POLL_BYTES_MAX and SEALED_CHUNK_BYTES_MAX <= POLL_BYTES_MAX
 assert WINDOW_CHUNKS <= WANTS_MAX and WINDOW_CHUNKS <= WINDOW_CHUNKS_ALL
