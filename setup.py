@@ -45,13 +45,15 @@ if SANITIZE:
     CXX_FLAGS += [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g1"]
     LINK_FLAGS += [f"-fsanitize={SANITIZE}"]
 
+#: how the names of files end that are compiled for one instruction set
+LEVELS = ("_portable", "_avx2", "_avx512")
+
 # One file per instruction set, compiled with that set's flags and with no other file's (docs/adr/0002).
-LEVEL_FLAGS: dict[str, list[str]] = {"level_portable.cpp": []}
+LEVEL_FLAGS: dict[str, list[str]] = {"level_portable.cpp": [], "ring_portable.cpp": []}
 if platform.machine() in ("x86_64", "AMD64"):
-    LEVEL_FLAGS |= {
-        "level_avx2.cpp": ["-march=x86-64-v3", "-mprefer-vector-width=256"],
-        "level_avx512.cpp": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
-    }
+    for kernels in ("level", "ring"):
+        LEVEL_FLAGS[f"{kernels}_avx2.cpp"] = ["-march=x86-64-v3", "-mprefer-vector-width=256"]
+        LEVEL_FLAGS[f"{kernels}_avx512.cpp"] = ["-march=x86-64-v4", "-mprefer-vector-width=512"]
 
 
 class BuildNative(build_ext):
@@ -134,9 +136,7 @@ class BuildNative(build_ext):
 def extensions() -> list[Extension]:
     native = Pybind11Extension(
         "shoal.kernels._native",
-        sources=sorted(
-            str(p) for p in NATIVE.glob("*.cpp") if p.name in LEVEL_FLAGS or not p.name.startswith("level_")
-        ),
+        sources=sorted(str(p) for p in NATIVE.glob("*.cpp") if p.name in LEVEL_FLAGS or not p.stem.endswith(LEVELS)),
         include_dirs=[str(NATIVE)],
         depends=sorted(str(p) for p in NATIVE.glob("*.h")),
         extra_compile_args=CXX_FLAGS,

@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "bindings.h"
 #include "engine.h"
 #include "pool.h"
 
@@ -226,6 +227,7 @@ PYBIND11_MODULE(_native, m) {
     m.def("scaled_add", bind_scaled_add);
     m.def("copy", bind_copy);
     m.def("run_rule", bind_run_rule);
+    bind_ring(m);
     m.def("first_overlap", first_overlap);
     m.def("thread_count", default_threads);
     m.def("level", [] { return level().name; });

@@ -1,0 +1,5 @@
+// The parts of the Python module that have files of their own.
+#pragma once
+#include <pybind11/pybind11.h>
+
+void bind_ring(pybind11::module_& m);
