@@ -1,8 +1,8 @@
-"""Words of Z_{2^bits} and their masks as the rest of Shoal calls them: arguments are checked here, native code does the work.
+"""Words of Z_{2^bits} and their masks as the rest of Shoal calls them: arguments are checked here.
 
-The contract of each function stands in `reference_ring`; here one keyword more: ``threads`` (0: as many as SHOAL_THREADS
-or the machine allows; the bits do not depend on it).  Arrays are uint8, 1-D, contiguous; inputs may be read-only; ``out``
-may be the input, but not overlap it in part.  The GIL is released.
+The contract of each function stands in `reference_ring`; here one keyword more: ``threads`` (0: as many as
+SHOAL_THREADS or the machine allows; the bits do not depend on it).  Arrays are uint8, 1-D, contiguous; inputs may be
+read-only; ``out`` may be the input, but not overlap it in part.  The GIL is released.
 
 raises  ArgumentError   for arguments that break the contract: nothing has been written
         MachineError    as `dispatch`

@@ -1,7 +1,7 @@
 """Shamir's secret sharing as the rest of Shoal calls it: arguments are checked here, native code does the work.
 
-Field, abscissas and arithmetic stand in `reference_shamir`.  The time that a call takes depends on lengths and abscissas
-only.  Secrets are shared byte by byte: no length is too long, and no value is special.
+Field, abscissas and arithmetic stand in `reference_shamir`.  The time that a call takes depends on lengths and
+abscissas only.  Secrets are shared byte by byte: no length is too long, and no value is special.
 
 raises  ArgumentError  ``shamir.*``; nothing of a secret is ever in a message
 """
