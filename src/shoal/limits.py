@@ -51,6 +51,16 @@ GRAM_BLOCK: Final = 65_536
 #: bytes of a tensor under one leaf of its digest (docs/FORMAT.md).
 DIGEST_CHUNK_BYTES: Final = 2**20
 
+# --- update files ----------------------------------------------------------------------------------------------------
+#: elements of one chunk: 1 MiB of float32, so that a thread's tiles stay in its cache.  Part of the format.
+UPDATE_CHUNK_ELEMENTS: Final = 2**18
+#: bytes of a header: TENSORS_MAX tensors with keys of 100 bytes.
+UPDATE_HEADER_BYTES_MAX: Final = 32 * 2**20
+#: updates that are applied at once; each holds a descriptor, of which a process has about a thousand.
+UPDATES_MAX: Final = 512
+#: samples behind one update: exact in float64, and more than any site will ever have.
+SAMPLES_MAX: Final = 2**53
+
 # --- ledger ----------------------------------------------------------------------------------------------------------
 #: bytes of one entry's payload: a genesis with LEDGER_MEMBERS_MAX members and their addresses fits.
 LEDGER_ENTRY_BYTES_MAX: Final = 128 * 2**10
@@ -135,6 +145,8 @@ NAME_SHOWN_MAX: Final = 120
 assert EMBEDDED_BYTES_MAX < PROTO_BYTES_MAX
 assert ELEMENTS_MAX * 8 < 2**63
 assert DIGEST_CHUNK_BYTES % 8 == 0
+assert UPDATE_CHUNK_ELEMENTS % 2**14 == 0
+assert 100 * TENSORS_MAX < UPDATE_HEADER_BYTES_MAX
 assert LEDGER_MEMBERS_MAX * (3 * 34 + LEDGER_NAME_CHARS_MAX + LEDGER_ADDRESS_CHARS_MAX) < LEDGER_ENTRY_BYTES_MAX
 assert LEDGER_KEYS_MAX * 34 < LEDGER_ENTRY_BYTES_MAX
 assert NAME_SHOWN_MAX < NAME_BYTES_MAX

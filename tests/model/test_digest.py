@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import threading
+from itertools import pairwise
 
 import ml_dtypes
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from shoal.errors import ArgumentError
 from shoal.limits import DIGEST_CHUNK_BYTES
-from shoal.model.digest import ModelDigest, TensorDigest, tensor_digest
+from shoal.model.digest import ModelDigest, PieceDigest, TensorDigest, tensor_digest
 
 CHUNK = DIGEST_CHUNK_BYTES
 
@@ -96,6 +98,53 @@ def test_missing_and_double_chunks_are_refused() -> None:
         parts.digest()
     with pytest.raises(ArgumentError, match="twice"):
         parts.add(0, bytes(CHUNK))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pieces_of_any_bounds_in_any_order(seed: int) -> None:
+    data, rng = np.random.default_rng(seed).bytes(2 * CHUNK + 12345), np.random.default_rng(seed)
+    cuts = np.unique([0, len(data), CHUNK, *rng.integers(0, len(data), 20)])
+    pieces = list(pairwise(cuts.tolist()))
+    rng.shuffle(pieces)
+    parts = PieceDigest(len(data))
+    for start, stop in pieces[:-1]:
+        parts.add(start, data[start:stop])
+    with pytest.raises(ArgumentError, match="not hashed"):
+        parts.digest()
+    parts.add(pieces[-1][0], memoryview(data)[slice(*pieces[-1])])
+    assert parts.digest() == by_the_book(data)
+
+
+def test_pieces_from_many_threads() -> None:
+    data = np.random.default_rng(5).bytes(3 * CHUNK + 77)
+    parts, starts, lock = PieceDigest(len(data)), iter(range(0, len(data), 50_001)), threading.Lock()
+
+    def work() -> None:
+        while True:
+            with lock:
+                start = next(starts, -1)
+            if start < 0:
+                return
+            parts.add(start, data[start : start + 50_001])
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert parts.digest() == by_the_book(data)
+
+
+@pytest.mark.parametrize(("first", "count", "code"), [
+    (0, 5, "digest.twice"), (10, 5, "digest.twice"), (-1, 5, "digest.range"), (CHUNK, 6, "digest.range"),
+])  # fmt: skip
+def test_pieces_that_came_before_or_lie_outside_are_refused(first: int, count: int, code: str) -> None:
+    parts = PieceDigest(CHUNK + 5)
+    parts.add(0, bytes(10))
+    parts.add(10, bytes(CHUNK - 10))
+    with pytest.raises(ArgumentError) as caught:
+        parts.add(first, bytes(count))
+    assert caught.value.code == code
 
 
 def test_each_part_of_a_row_counts_and_order_does_not() -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from shoal import __version__
-from shoal.cli import demo, evaluate, inspect, ledger, merge, rules
+from shoal.cli import demo, evaluate, inspect, ledger, merge, rules, update
 
 app = typer.Typer(
     name="shoal",
@@ -18,6 +18,8 @@ app = typer.Typer(
     help="Merge models that were trained apart: ONNX in, ONNX out.",
 )
 app.command("merge")(merge.merge)
+app.command("diff")(update.diff)
+app.command("apply")(update.apply)
 app.command("inspect")(inspect.inspect)
 app.command("eval")(evaluate.evaluate)
 app.command("rules")(rules.rules)

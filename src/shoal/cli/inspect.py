@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,13 +20,54 @@ PIECE = 2**18
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="ONNX file.", show_default=False, readable=False)],
+    file: Annotated[Path, typer.Argument(help="ONNX file or update file.", show_default=False, readable=False)],
     stats: Annotated[
         bool, typer.Option("--stats", help="Read the numbers: smallest, largest, norm, NaN and Inf.")
     ] = False,
+    base: Annotated[
+        Path | None, typer.Option("--base", help="Of an update: its base, with --new.", readable=False)
+    ] = None,
+    new: Annotated[
+        Path | None,
+        typer.Option(
+            "--new", help="Of an update: the model that it stands for; says how near it comes.", readable=False
+        ),
+    ] = None,
     format: Annotated[Format, typer.Option("--format", help="text or json.")] = Format.text,
 ) -> None:
-    """List the tensors of a model: name, type, shape, bytes, where they lie; and its digest."""
+    """List the tensors of a model: name, type, shape, bytes, where they lie; and its digest.
+
+    Of an update file: codec, size against the model, base, samples, signature.
+    """
+    if (base is None) != (new is None):
+        raise typer.BadParameter("--base and --new go together")
+    if _is_update(file):
+        from shoal.cli.inspect_update import inspect_update
+
+        inspect_update(file, None if base is None or new is None else (base, new), format)
+        return
+    if new is not None:
+        raise typer.BadParameter("--base and --new are for update files")
+    _inspect_model(file, stats, format)
+
+
+def _is_update(file: Path) -> bool:
+    """By its first bytes; what cannot be opened is reported as for a model."""
+    import numpy as np
+
+    from shoal.diff.update_format import NAME
+    from shoal.model.regular import open_regular, read_at
+
+    descriptor = open_regular(str(file), "an ONNX model or an update file")
+    try:
+        first = np.zeros(min(len(NAME), os.fstat(descriptor).st_size), np.uint8)
+        read_at(descriptor, 0, first, str(file))
+    finally:
+        os.close(descriptor)
+    return first.tobytes() == NAME
+
+
+def _inspect_model(file: Path, stats: bool, format: Format) -> None:
     from shoal.model.digest import model_digest
     from shoal.model.file import ModelFile
 

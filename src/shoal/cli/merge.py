@@ -181,7 +181,7 @@ def _merge_wish(wish: Wish, output: Path, options: MergeOptions, state: Path | N
     from shoal.merge.files import merge_files
     from shoal.merge.rules import find
 
-    expected = _bytes(wish.models) * find(options.method).passes
+    expected = expected_bytes(wish.models) * find(options.method).passes
     with bar(f"merging {len(wish.models)} models", expected, quiet) as progress:
         return merge_files(wish.models, output, replace(options, progress=progress), base=wish.base, outer_state=state)
 
@@ -239,7 +239,7 @@ def _check_device(device: str) -> None:
         require(device)
 
 
-def _bytes(models: list[Path]) -> int:
+def expected_bytes(models: list[Path]) -> int:
     """Bytes of the files by their names alone; the engine says later what it reads."""
     total = 0
     for path in models:

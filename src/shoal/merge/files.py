@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from shoal.errors import ArgumentError, InputError, ShoalError, shown
-from shoal.limits import DIGEST_CHUNK_BYTES
 from shoal.merge.as_numbers import AsNumbers
 from shoal.merge.engines import Engines
 from shoal.merge.options import MergeOptions, Plan, plan
@@ -23,7 +22,7 @@ from shoal.merge.source import Item, Kind, Source, Stretch, Tensor
 from shoal.merge.state import FileMoments
 from shoal.merge.tile import Array
 from shoal.model.agree import require_agreement
-from shoal.model.digest import ModelDigest, TensorDigest, model_digest, strings_digest, tensor_digest
+from shoal.model.digest import ModelDigest, TensorDigest, model_digest, stored_digest
 from shoal.model.file import ModelFile
 from shoal.model.model import Model
 from shoal.model.output import place_of
@@ -122,7 +121,7 @@ class FileSink:
 
     def keep(self, tensor: Tensor) -> None:
         ref = self._template.tensors[tensor.key]
-        self._kept[tensor.key] = kept_digest(self._template, ref)
+        self._kept[tensor.key] = stored_digest(self._template, ref)
 
     def digest(self) -> bytes:
         """Of the merged model."""
@@ -131,20 +130,6 @@ class FileSink:
             found = self._kept.get(key)
             model.add(key, ref.dtype.code, ref.dims, self._digests[key].digest() if found is None else found)
         return model.digest()
-
-
-def kept_digest(file: ModelFile, ref: TensorRef) -> bytes:
-    """Digest of a tensor that passes through."""
-    if ref.dtype.numpy is None:
-        return tensor_digest(file.array(ref)) if ref.dtype.bits else strings_digest(file.array(ref))
-    parts = TensorDigest(ref.nbytes)
-    step = DIGEST_CHUNK_BYTES // ref.dtype.numpy.itemsize
-    buffer = np.empty(min(ref.elements, step), ref.dtype.numpy)
-    for first in range(0, ref.elements, step):
-        part = buffer[: ref.elements - first]
-        file.read_into(ref, first, part)
-        parts.add(first * part.itemsize, part.view(np.uint8).data)
-    return parts.digest()
 
 
 def merge_files(

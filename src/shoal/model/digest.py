@@ -10,6 +10,7 @@ import hashlib
 import struct
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,9 +21,7 @@ from shoal.limits import DIGEST_CHUNK_BYTES
 
 if TYPE_CHECKING:
     from shoal.model.file import ModelFile
-
-if TYPE_CHECKING:
-    pass
+    from shoal.model.tensor import TensorRef
 
 DIGEST_BYTES = 32
 
@@ -91,6 +90,67 @@ class TensorDigest:
         whole.update(struct.pack("<Q", self.nbytes))
         whole.update(self._leaves)
         return whole.digest()
+
+
+@dataclass(slots=True)
+class _Leaf:
+    """A leaf that is hashed piece by piece: how far it came, and pieces that came too early."""
+
+    hash: Any
+    at: int = 0
+    busy: bool = False
+    early: dict[int, bytes] = field(default_factory=dict)
+
+
+class PieceDigest(TensorDigest):
+    """As TensorDigest, but its pieces may begin and end anywhere.
+
+    A piece that comes before the one in front of it is copied and waits; so memory is what threads that take pieces in
+    order have in hand.
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        super().__init__(nbytes)
+        self._open: dict[int, _Leaf] = {}
+        self._lock = threading.Lock()
+
+    def add(self, first_byte: int, data: bytes | bytearray | memoryview) -> None:
+        """Hash ``data``, the tensor's bytes from ``first_byte`` on.  Thread-safe; the GIL is free while hashing.
+
+        raises  ArgumentError  if the range is not in the tensor, or came before
+        """
+        view, stop = memoryview(data), first_byte + len(data)
+        if first_byte < 0 or stop > self.nbytes:
+            raise ArgumentError("digest.range", f"bytes {first_byte}-{stop} of {self.nbytes}")
+        while first_byte < stop:
+            chunk, offset = divmod(first_byte, DIGEST_CHUNK_BYTES)
+            size = min(DIGEST_CHUNK_BYTES, self.nbytes - chunk * DIGEST_CHUNK_BYTES)
+            count = min(size - offset, stop - first_byte)
+            if count == size:
+                super().add(first_byte, view[:count])
+            else:
+                self._add_piece(chunk, size, offset, view[:count])
+            first_byte, view = first_byte + count, view[count:]
+
+    def _add_piece(self, chunk: int, size: int, offset: int, piece: memoryview | bytes) -> None:
+        with self._lock:
+            leaf = self._open.setdefault(chunk, _Leaf(_LEAF.copy()))
+            if offset < leaf.at or offset in leaf.early or chunk not in self._missing:
+                raise ArgumentError("digest.twice", f"byte {offset} of chunk {chunk} of a tensor was hashed twice")
+            if leaf.busy or offset > leaf.at:
+                leaf.early[offset] = bytes(piece)
+                return
+            leaf.busy = True
+        next_piece: memoryview | bytes | None = piece
+        while next_piece is not None:
+            leaf.hash.update(next_piece)
+            with self._lock:
+                leaf.at += len(next_piece)
+                next_piece = leaf.early.pop(leaf.at, None)
+                leaf.busy = next_piece is not None
+                if leaf.at == size:
+                    self._put(chunk, leaf.hash.digest())
+                    del self._open[chunk]
 
 
 def tensor_digest(array: npt.NDArray[np.generic]) -> bytes:
@@ -198,6 +258,20 @@ def strings_digest(strings: npt.NDArray[np.object_]) -> bytes:
     parts = TensorDigest(len(data))
     if data:
         parts.add(0, data)
+    return parts.digest()
+
+
+def stored_digest(file: ModelFile, ref: TensorRef) -> bytes:
+    """Return the digest of one tensor as it lies in a file, of any type, read in chunks: 32 bytes."""
+    if ref.dtype.numpy is None:
+        return tensor_digest(file.array(ref)) if ref.dtype.bits else strings_digest(file.array(ref))
+    parts = TensorDigest(ref.nbytes)
+    step = DIGEST_CHUNK_BYTES // ref.dtype.numpy.itemsize
+    buffer = np.empty(min(ref.elements, step), ref.dtype.numpy)
+    for first in range(0, ref.elements, step):
+        part = buffer[: ref.elements - first]
+        file.read_into(ref, first, part)
+        parts.add(first * part.itemsize, part.view(np.uint8).data)
     return parts.digest()
 
 

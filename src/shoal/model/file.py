@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from shoal.limits import DECODED_BYTES_MAX, PROTO_BYTES_MAX
 from shoal.model import _onnx_index
 from shoal.model.external import DataFiles, Identity, read_place
 from shoal.model.foreign import kind_of
+from shoal.model.regular import open_regular, read_at
 from shoal.model.sparse import require_places
 from shoal.model.structure import Structure, used_keys
 from shoal.model.tensor import Role, Storage, TensorRef
@@ -78,7 +78,7 @@ class ModelFile:
                               at fault; the message says where
                 MachineError  file.read: the machine does not let us read
         """
-        return cls(os.fspath(path), _open_regular(os.fspath(path)))
+        return cls(os.fspath(path), open_regular(os.fspath(path), "an ONNX model"))
 
     def __enter__(self) -> ModelFile:
         return self
@@ -109,7 +109,7 @@ class ModelFile:
         if not 0 <= start <= stop <= self.size:
             raise ArgumentError("file.range", f"bytes {start} to {stop} lie outside {shown(self.path)}")
         raw = np.empty(stop - start, np.uint8)
-        self._fill(self.fileno(), start, raw, self.path)
+        read_at(self.fileno(), start, raw, self.path)
         return raw.tobytes()
 
     def read_into(self, ref: TensorRef, first_element: int, buffer: npt.NDArray[Any]) -> None:
@@ -291,20 +291,7 @@ class ModelFile:
             raw[:] = self._typed(ref)[at : at + raw.size]
             return
         with self._descriptor_of(ref) as descriptor:
-            self._fill(descriptor, ref.offset + at, raw, ref.path)
-
-    @staticmethod
-    def _fill(descriptor: int, at: int, raw: npt.NDArray[np.uint8], path: str) -> None:
-        view = raw.data
-        try:
-            while view:
-                done = os.preadv(descriptor, [view], at)
-                if done == 0:
-                    raise InputError("file.changed", f"{shown(path)}: became shorter while it was read")
-                view = view[done:]
-                at += done
-        except OSError as error:
-            raise MachineError("file.read", f"cannot read {shown(path)}: {error.strerror}") from None
+            read_at(descriptor, ref.offset + at, raw, ref.path)
 
     def _typed(self, ref: TensorRef) -> npt.NDArray[np.uint8]:
         """Bytes of a tensor in typed fields; those decoded last are kept, up to DECODED_BYTES_MAX together."""
@@ -327,31 +314,3 @@ class ModelFile:
     def _decode(self, ref: TensorRef) -> bytes | list[bytes]:
         start, stop = ref.message
         return _onnx_index.decode(self.path, self.fileno(), self.size, start, stop, ref.role in _ATTRIBUTES)
-
-
-def _open_regular(path: str) -> int:
-    """Open what must be a regular file (a link to one will do) without waiting for anybody."""
-    name = shown(path)
-    try:
-        kind = _irregular(os.stat(path).st_mode)
-        if kind:
-            raise InputError("file.not_regular", f"{name}: is a {kind}; expected an ONNX model")
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    except FileNotFoundError:
-        raise InputError("file.missing", f"{name}: is not there; expected an ONNX model") from None
-    except ValueError:
-        raise InputError("file.missing", f"{name}: is no path; expected an ONNX model") from None
-    except OSError as error:
-        raise MachineError("file.read", f"cannot open {name}: {error.strerror}") from None
-    if kind := _irregular(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise InputError("file.not_regular", f"{name}: is a {kind}; expected an ONNX model")
-    return descriptor
-
-
-def _irregular(mode: int) -> str:
-    """What a file is that is no regular file; "" for a regular one."""
-    if stat.S_ISREG(mode):
-        return ""
-    kinds = ((stat.S_ISDIR, "directory"), (stat.S_ISFIFO, "named pipe"), (stat.S_ISSOCK, "socket"))
-    return next((kind for is_kind, kind in kinds if is_kind(mode)), "device")

@@ -1,8 +1,8 @@
 """The flat layout: which floating tensors a diff is about, one behind the other in one long vector.
 
 The tensors are those that a merge touches: float64, float32, float16 and bfloat16, but for scales of quantised numbers.
-They are sorted by the UTF-8 bytes of their keys, so the layout does not depend on the order in a file.  Its digest stands
-in docs/FORMAT.md, "Layouts".
+They are sorted by the UTF-8 bytes of their keys, so the layout does not depend on the order in a file.  Its digest is
+written down in docs/FORMAT.md, "Layouts".
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,12 @@ class Placed:
     def elements(self) -> int:
         return math.prod(self.dims)
 
+    @property
+    def numpy(self) -> np.dtype[Any]:
+        """dtype of one element, little-endian."""
+        assert self.dtype.numpy is not None
+        return self.dtype.numpy
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -82,7 +88,7 @@ class Layout:
 
     def __post_init__(self) -> None:
         keys = [encode_key(tensor.key) for tensor in self.tensors]
-        if any(a >= b for a, b in zip(keys, keys[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(keys)):
             raise ArgumentError("layout.order", "tensors of a layout are not sorted by key, or one comes twice")
         for tensor in self.tensors:
             if not tensor.dtype.merged:
