@@ -266,7 +266,7 @@ def _float16_decode(raw: Bytes, tile: Tile, out: Float32s) -> None:
     low, high = _EXPONENTS
     if runs and not low <= int(exponents.min()) <= int(exponents.max()) <= high:
         raise _bad(f"exponents are {exponents.min()} to {exponents.max()}; expected {low} to {high}")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         values = _from_planes(raw[runs:], "<f2").astype(np.float32) * _powers(exponents.astype(np.int32), tile.count)
     _checked_numbers(values, out)
 

@@ -130,6 +130,8 @@ class UpdateFile:
         """Magic and header, checked."""
         magic = self._take(0, min(len(MAGIC), self.size), "the first line")
         if magic != MAGIC:
+            if magic and MAGIC.startswith(magic):
+                raise self._cut("the first line")
             if magic.startswith(NAME):
                 version = shown(magic[len(NAME) :].split(b"\n")[0].decode("ascii", "replace"))
                 raise InputError(
