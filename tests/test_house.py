@@ -16,6 +16,7 @@ RANKS = {
     "limits": 0,
     "errors": 1,
     "domain": 1,
+    "exchange_key": 1,
     "thresholds": 2,
     "kernels": 2,
     "evaluate": 3,
@@ -120,6 +121,7 @@ FILES = {"model", "cli", "study"}
 FILE_MODULES = {
     "ledger/key_file.py": "private keys, mode 0600",
     "ledger/sqlite_file.py": "the durable store",
+    "secure/journal_file.py": "decisions that must survive a restart",
     "merge/outer.py": "the optimisers' state file",
     "merge/custom.py": "reads the user's own rule file",
 }

@@ -104,6 +104,12 @@ READS_PENDING_MAX: Final = 10_000
 #: pairs of entries kept as evidence of a fork.
 EVIDENCE_MAX: Final = 16
 
+# --- secure aggregation ----------------------------------------------------------------------------------------------
+#: slots of one epoch: after so many, shares are sealed for a new key.
+EPOCH_SLOTS_MAX: Final = 256
+#: elements that one slot may have: beyond, a model goes in waves (docs/PROTOCOL.md).
+SLOT_ELEMENTS_MAX: Final = 256 * 2**20
+
 # --- the swarm -------------------------------------------------------------------------------------------------------
 #: bytes of one frame of the control plane: the largest is an append of the ledger, or the hashes of a parcel.
 CONTROL_BYTES_MAX: Final = 2 * 2**20

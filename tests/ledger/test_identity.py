@@ -10,7 +10,8 @@ import pytest
 from swarm_builder import identity
 
 from shoal.errors import InputError, MachineError
-from shoal.ledger.identity import Identity, exchange_key_fault, member_id, signature_holds, signing_key_fault
+from shoal.exchange_key import exchange_key_fault
+from shoal.ledger.identity import Identity, member_id, signature_holds, signing_key_fault
 from shoal.ledger.key_file import create_key_file, read_key_file
 
 P = 2**255 - 19
@@ -97,7 +98,7 @@ def test_exchange_keys_of_small_order_are_refused() -> None:
     """With u of small order, eight times the point is the point at infinity, whatever the other's secret."""
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-    from shoal.ledger.identity import _SMALL_ORDER_U
+    from shoal.exchange_key import _SMALL_ORDER_U
 
     mine = X25519PrivateKey.generate()
     assert len(_SMALL_ORDER_U) == 5

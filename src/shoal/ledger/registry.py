@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from shoal.errors import InputError, PeerError, shown
+from shoal.exchange_key import exchange_key_fault
 from shoal.ledger.body import (
     TAGS,
     Body,
@@ -24,7 +25,7 @@ from shoal.ledger.body import (
 )
 from shoal.ledger.certificate import SignatureCheck, admission_statement, check_certificate
 from shoal.ledger.digest import digest
-from shoal.ledger.identity import exchange_key_fault, member_id, signing_key_fault
+from shoal.ledger.identity import member_id, signing_key_fault
 from shoal.ledger.members import Change
 from shoal.ledger.statement import read_statement
 from shoal.limits import LEDGER_MEMBERS_MAX

@@ -1,0 +1,113 @@
+"""Keys and seeds: known answers by other means, both sides agree, what is over cannot be made again."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+
+from shoal.errors import ArgumentError, PeerError
+from shoal.secure.kdf import derive, digest, extract
+from shoal.secure.keys import EpochKeys, agree, check_distinct, public_of
+from shoal.secure.seeds import Party, SlotName, pair_seed, pair_sign, seed_commitment, self_mask, share_key
+
+DOMAIN = b"swarm-secagg/v1/"
+
+
+def framed(*parts: bytes) -> bytes:
+    return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+
+
+def expand(key: bytes, label: bytes, *parts: bytes) -> bytes:
+    """HKDF-Expand by hand (RFC 5869, 2.3): one block of output."""
+    info = DOMAIN + label + b"\0" + framed(*parts)
+    return hmac.digest(key, info + b"\x01", "sha256")
+
+
+def test_derivations_are_those_of_the_standards() -> None:
+    key, salt = bytes(range(32)), bytes(range(32, 64))
+    assert digest("rid", b"a", b"") == hashlib.sha256(DOMAIN + b"rid\0" + framed(b"a", b"")).digest()
+    assert derive(key, "dither", b"r") == expand(key, b"dither", b"r")
+    assert extract(salt, b"shared") == hmac.digest(salt, b"shared", "sha256")
+    assert derive(key, "ab", b"c") != derive(key, "a", b"bc") != derive(key, "a", b"b", b"c")
+
+
+def parties() -> tuple[list[bytes], list[bytes], list[Party]]:
+    one, two = [bytes([i]) * 32 for i in (3, 5)], [bytes([i]) * 32 for i in (7, 9)]
+    return one, two, [Party(bytes([i]) * 32, public_of(one[i]), public_of(two[i])) for i in (0, 1)]
+
+
+def test_pair_seeds_are_what_the_protocol_writes_and_the_same_on_both_sides() -> None:
+    one, _, (a, b) = parties()
+    name = SlotName(b"s" * 32, 2, 7, b"r" * 32)
+    shared = X25519PrivateKey.from_private_bytes(one[0]).exchange(X25519PublicKey.from_public_bytes(b.one_time))
+    salt = hashlib.sha256(DOMAIN + b"pair-salt\0" + framed(b"s" * 32, (7).to_bytes(8, "little"))).digest()
+    prk = hmac.digest(salt, shared, "sha256")
+    expected = expand(prk, b"pair-mask", b"r" * 32, a.id, b.id, a.one_time, b.one_time)
+    assert pair_seed(name, one[0], a, b) == expected == pair_seed(name, one[1], b, a)
+    assert pair_sign(a.id, b.id) == 1 == -pair_sign(b.id, a.id)
+
+
+def test_every_seed_is_bound_to_the_slot() -> None:
+    """No seed of one slot is that of another, or of another plan, swarm or epoch."""
+    one, two, (a, b) = parties()
+    names = [
+        SlotName(s, e, n, r)
+        for s in (b"s" * 32, b"t" * 32)
+        for e in (0, 1)
+        for n in (1, 2)
+        for r in (b"1" * 32, b"2" * 32)
+    ]
+    pairs = {pair_seed(name, one[0], a, b) for name in names}
+    masks = {self_mask(name, b"b" * 32, a.id) for name in names}
+    shares = {share_key(name, two[0], a, b, a.id) for name in names}
+    assert (len(pairs), len(masks), len(shares)) == (8, 2, 8)
+    assert share_key(names[0], two[0], a, b, a.id) == share_key(names[0], two[1], a, b, b.id)
+    assert share_key(names[0], two[0], a, b, a.id) != share_key(names[0], two[0], b, a, a.id)
+    assert len({seed_commitment(n, w, s) for n in (1, 2) for w in (a.id, b.id) for s in (b"x" * 32, b"y" * 32)}) == 8
+
+
+def test_the_chain_goes_forward_only() -> None:
+    drawn = iter([b"R" * 32, b"S" * 32])
+    keys = EpochKeys.generate(10, lambda n: next(drawn))
+    batch = keys.batch(10, 5)
+    assert len(set(batch)) == 5 and batch == [public_of(keys.one_time(s)) for s in range(10, 15)]
+    assert keys.one_time(10) == expand(b"R" * 32, b"one-time", (10).to_bytes(8, "little"))
+    root = expand(b"R" * 32, b"ratchet")
+    assert keys.one_time(11) == expand(root, b"one-time", (11).to_bytes(8, "little"))
+    keys.erase_before(13)
+    kept = keys.state()
+    assert b"R" * 32 not in kept and root not in kept
+    for slot in (10, 12):
+        with pytest.raises(ArgumentError, match="erased"):
+            keys.one_time(slot)
+    assert keys.batch(13, 2) == batch[3:]
+    again = EpochKeys(*kept)
+    assert again.batch(13, 2) == batch[3:] and again.share_public == keys.share_public
+    with pytest.raises(ArgumentError, match="beyond"):
+        keys.one_time(10 + 256)
+    keys.erase()
+    assert keys.state()[:2] == (bytes(32), bytes(32))
+
+
+def test_bad_public_keys_agree_on_nothing() -> None:
+    p = 2**255 - 19
+    for bad in (bytes(32), (1).to_bytes(32, "little"), (p - 1).to_bytes(32, "little"), p.to_bytes(32, "little"),
+                (p + 1).to_bytes(32, "little"), b"\xff" * 32, bytes(31), bytes(33)):  # fmt: skip
+        with pytest.raises(PeerError) as raised:
+            agree(b"k" * 32, bad)
+        assert raised.value.code == "key.exchange"
+    good = public_of(b"k" * 32)
+    with pytest.raises(PeerError) as raised:
+        check_distinct([good, good], "one-time key")
+    assert raised.value.code == "key.repeated"
+
+
+def test_agreement_is_rfc_7748s() -> None:
+    """RFC 7748, section 6.1: Bob's keys, Alice's public one, and what they agree on."""
+    bob = bytes.fromhex("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb")
+    alice = bytes.fromhex("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a")
+    assert public_of(bob).hex() == "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f"
+    assert agree(bob, alice).hex() == "4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742"
