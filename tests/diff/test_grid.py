@@ -46,3 +46,9 @@ def test_other_cuts_are_refused(first: int, count: int) -> None:
     with pytest.raises(ArgumentError) as caught:
         Grid.of(5000).within(first, count)
     assert caught.value.code == "grid.range"
+
+
+@pytest.mark.parametrize("power", range(16, 31))
+def test_padding_is_small_one_above_a_power_of_two(power: int) -> None:
+    elements = 2**power + 1
+    assert Grid.of(elements).places - elements < 0.001 * elements
