@@ -148,6 +148,8 @@ SOCKET_MODULES = {
     "swarm/connections.py",
     "swarm/frames.py",
     "swarm/plane.py",
+    "swarm/control_plane.py",
+    "swarm/bulk_plane.py",
     "swarm/curve_transport.py",
 }
 

@@ -14,20 +14,12 @@ import zmq
 from zmq.utils import z85
 
 from shoal.errors import ArgumentError, MachineError
-from shoal.limits import (
-    BULK_BACKLOG_BYTES_MAX,
-    BULK_QUEUE,
-    CHUNK_BYTES,
-    CHUNK_HEADER_BYTES_MAX,
-    CONTROL_BACKLOG_BYTES_MAX,
-    CONTROL_BYTES_MAX,
-    CONTROL_QUEUE,
-    POLL_HANDSHAKES_MAX,
-)
+from shoal.limits import CHUNK_BYTES, CHUNK_HEADER_BYTES_MAX, CONTROL_BYTES_MAX, POLL_HANDSHAKES_MAX
+from shoal.swarm.bulk_plane import BulkPlane
+from shoal.swarm.control_plane import ControlPlane, Keys
 from shoal.swarm.frames import RUN_BYTES
 from shoal.swarm.gate import Gate
-from shoal.swarm.plane import Carried, Keys, Plane, Shape, Turned
-from shoal.swarm.transport import Back, Bulk, Endpoint, Event, Lost, Received, parse_address, usable
+from shoal.swarm.transport import CURVE_KEY_BYTES, Endpoint, Event, parse_address, usable
 
 #: libzmq before it has faults in CURVE and in its decoders
 _LIBZMQ_MIN: Final = (4, 3, 5)
@@ -35,9 +27,6 @@ _LIBZMQ_MIN: Final = (4, 3, 5)
 _TURN_S: Final = 0.1
 #: pairs of neighbouring ports that are tried when any may be taken
 _PORTS_TRIED: Final = 32
-
-_CONTROL: Final = Shape("control", (CONTROL_BYTES_MAX,), CONTROL_QUEUE, CONTROL_BACKLOG_BYTES_MAX, 0)
-_BULK: Final = Shape("bulk", (CHUNK_HEADER_BYTES_MAX, CHUNK_BYTES), BULK_QUEUE, BULK_BACKLOG_BYTES_MAX, 1)
 
 
 class CurveTransport:
@@ -58,14 +47,13 @@ class CurveTransport:
                                ``transport.gate``: no handler of handshakes
         """
         where = parse_address(listen) if listen else ("", 0)
-        if len(secret) != 32:
-            raise ArgumentError("transport.key", f"a CURVE secret key has 32 bytes, found {len(secret)}")
+        if len(secret) != CURVE_KEY_BYTES:
+            raise ArgumentError("transport.key", f"a CURVE secret key has {CURVE_KEY_BYTES} bytes, found {len(secret)}")
         if where is None:
             raise ArgumentError("transport.address", f"{listen!r} is no address to listen at, expected tcp://host:port")
         if not zmq.has("curve") or zmq.zmq_version_info() < _LIBZMQ_MIN:
             raise MachineError("transport.curve", f"libzmq {zmq.zmq_version()}, expected 4.3.5 or newer with CURVE")
-        encoded = z85.encode(secret)
-        keys = Keys(zmq.curve_public(encoded), encoded)
+        keys = Keys(z85.decode(zmq.curve_public(z85.encode(secret))), secret)
         self._counters: Counter[str] = Counter()
         self._peers: dict[bytes, Endpoint] = {}
         self._owner = 0
@@ -75,9 +63,8 @@ class CurveTransport:
         self._context: zmq.Context[Any] = zmq.Context()
         # Before any socket that listens: without a handler libzmq would refuse everybody.
         self._gate = Gate(self._context, self._counters)
-        run = secrets.token_bytes(RUN_BYTES)
-        self._control = Plane(self._context, self._gate, keys, _CONTROL, run)
-        self._bulk = Plane(self._context, self._gate, keys, _BULK, run)
+        self._bulk = BulkPlane(self._context, self._gate, self._renew)
+        self._control = ControlPlane(self._context, self._gate, keys, secrets.token_bytes(RUN_BYTES), self._bulk)
         self._poller = zmq.Poller()
         self._poller.register(self._wake, zmq.POLLIN)
         for socket in (self._gate.socket, *self._control.sockets, *self._bulk.sockets):
@@ -117,21 +104,20 @@ class CurveTransport:
         good = usable(peers, self._counters)
         changed = {peer for peer, endpoint in self._peers.items() if good.get(peer) != endpoint}
         self._gate.keys = {endpoint.curve: peer for peer, endpoint in good.items()}
-        for peer in changed:
-            self._control.drop(peer)
-            self._bulk.drop(peer)
-        now = time.monotonic()
+        for peer in changed:  # the bulk connections go with these
+            self._control.hang_up(peer)
+            self._control.shut_out(peer)
         for peer, endpoint in good.items():
-            if endpoint.address and endpoint != self._peers.get(peer):
-                self._control.dial(peer, endpoint, now)
-                self._bulk.dial(peer, endpoint, now)
+            where = parse_address(endpoint.address)
+            if where is not None and endpoint != self._peers.get(peer):
+                self._control.reach(peer, endpoint, where, time.monotonic())
         self._peers = good
 
     def send(self, peer: bytes, data: bytes) -> bool:
         self._check_thread()
         if not 0 < len(data) <= CONTROL_BYTES_MAX:
             raise ArgumentError("transport.size", f"message of {len(data)} bytes, expected 1..{CONTROL_BYTES_MAX}")
-        return self._control.send(peer, (data,), copy=True)
+        return self._control.send(peer, data)
 
     def send_bulk(self, peer: bytes, header: bytes, body: memoryview | bytes) -> bool:
         self._check_thread()
@@ -141,7 +127,7 @@ class CurveTransport:
                 "transport.size",
                 f"chunk of {len(header)} and {size} bytes, expected 1..{CHUNK_HEADER_BYTES_MAX} and 1..{CHUNK_BYTES}",
             )
-        return self._bulk.send(peer, (header, body), copy=False)
+        return self._bulk.send(peer, header, body)
 
     def poll(self, wait_s: float) -> list[Event]:
         self._owner = self._owner or threading.get_ident()
@@ -159,19 +145,16 @@ class CurveTransport:
 
     def _collect(self) -> list[Event]:
         self._gate.answer(POLL_HANDSHAKES_MAX)
-        now = time.monotonic()
-        events: list[Event] = []
-        for news in self._control.receive(now):
-            if isinstance(news, Turned):
-                events.append(Back(news.peer) if news.up else Lost(news.peer))
-            else:
-                events.append(Received(news.peer, news.parts[0].bytes))
-        events.extend(
-            Bulk(news.peer, news.parts[0].bytes, news.parts[1].buffer.toreadonly())
-            for news in self._bulk.receive(now)
-            if isinstance(news, Carried)
-        )
+        now_s = time.monotonic()
+        self._control.work(now_s)
+        self._bulk.work(now_s)
+        events: list[Event] = [*self._control.events, *self._bulk.events]
+        self._control.events.clear()
+        self._bulk.events.clear()
         return events
+
+    def _renew(self, peer: bytes, dialled: bool) -> None:
+        self._control.renew(peer, dialled)
 
     def wake(self) -> None:
         with self._wake_lock:

@@ -1,8 +1,6 @@
-"""What goes over a link of the ZeroMQ transport: messages of a few parts, the first of which is one byte, the kind.
+"""What goes over a link of the ZeroMQ transport: messages of a few parts, the first of which begins with the kind.
 
-HELLO    version || 16 bytes that name this run of the dialler's process.  Sent with each dial
-WELCOME  version.  The listener's answer; from here on the link is up
-CARRY    the plane's own message: 1 part on the control plane, 2 on the bulk plane
+The rest of the first part, and what HELLO and WELCOME hold, stands in control_plane.py and bulk_plane.py.
 """
 
 from __future__ import annotations
@@ -12,13 +10,15 @@ from typing import Final
 import msgspec
 import zmq
 
+#: the dialler's first message; the listener's answer, from which on the link is up; what the plane is for
 HELLO: Final = b"\x01"
 WELCOME: Final = b"\x02"
 CARRY: Final = b"\x03"
 VERSION: Final = b"\x01"
 RUN_BYTES: Final = 16
-#: parts of a message, its kind among them
+#: parts of a message, and bytes of the first
 PARTS_MAX: Final = 3
+_FIRST_BYTES_MAX: Final = 9
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -26,10 +26,11 @@ class Taken(msgspec.Struct, frozen=True):
 
     routing  bytes   which pipe it came from
     number   int     descriptor of the connection
-    user     bytes   key that the gate admitted; b"" on a connection that this side dialled
-    kind     bytes   first part; b"" if that is not one byte
+    user     bytes   what the gate admitted it as; b"" on a connection that this side dialled
+    kind     bytes   first byte of the first part; b"" if that part is empty or too long
+    rest     bytes   of the first part
     parts    list    the others, at most PARTS_MAX - 1
-    count    int     how many parts there were, with the kind
+    count    int     how many parts there were, with the first
     size     int     bytes of all
     """
 
@@ -37,6 +38,7 @@ class Taken(msgspec.Struct, frozen=True):
     number: int
     user: bytes
     kind: bytes
+    rest: bytes
     parts: list[zmq.Frame]
     count: int
     size: int
@@ -57,8 +59,8 @@ def take(socket: zmq.Socket[bytes]) -> Taken | None:
         size += len(part)
         if count <= PARTS_MAX:
             parts.append(part)
-    kind = first.bytes if len(first) == 1 else b""
-    return Taken(routing, int(first.get(zmq.SRCFD)), _user(first), kind, parts, count, size)
+    head = first.bytes if len(first) <= _FIRST_BYTES_MAX else b""
+    return Taken(routing, int(first.get(zmq.SRCFD)), _user(first), head[:1], head[1:], parts, count, size)
 
 
 def _user(frame: zmq.Frame) -> bytes:

@@ -1,0 +1,120 @@
+"""The bulk plane: chunks, each sealed under the keys of a session that the control plane agreed on (seal.py).
+
+    HELLO    two empty parts, sealed as a chunk is
+    WELCOME  likewise
+    CARRY    header and body of a chunk, sealed
+
+The first part of each is kind || counter.  Nothing here is under CURVE, which moves half as fast (docs/adr/0012).  The
+gate lets in only who shows the ticket of a session; whoever reads the ticket on the wire can make no frame that opens,
+and the first that does not open ends his connection.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import zmq
+
+from shoal.limits import BULK_BACKLOG_BYTES_MAX, BULK_QUEUE, CHUNK_BYTES, CHUNK_HEADER_BYTES_MAX
+from shoal.swarm.frames import CARRY, HELLO, WELCOME, Taken
+from shoal.swarm.gate import Gate
+from shoal.swarm.link import Dial, Link, Shape
+from shoal.swarm.plane import Plane
+from shoal.swarm.seal import TAG_BYTES, Session
+from shoal.swarm.transport import Bulk
+
+_SHAPE: Final = Shape(
+    "bulk", (CHUNK_HEADER_BYTES_MAX + TAG_BYTES, CHUNK_BYTES + TAG_BYTES), BULK_QUEUE, BULK_BACKLOG_BYTES_MAX, 1
+)
+
+
+class BulkPlane(Plane[Session]):
+    """``events`` is filled by ``work``; who polls takes it away.
+
+    renew  called with (peer, dialled) when the keys of a session have sealed all they may
+    """
+
+    def __init__(self, context: zmq.Context[Any], gate: Gate, renew: Callable[[bytes, bool], None]) -> None:
+        super().__init__(context, gate, _SHAPE)
+        self.events: list[Bulk] = []
+        self._expected: dict[bytes, Session] = {}
+        self._renew = renew
+        self.listener.setsockopt(zmq.PLAIN_SERVER, 1)
+
+    # --- sessions
+
+    def reach(self, peer: bytes, where: tuple[str, int], session: Session) -> None:
+        """This side dialled the control connection, so it dials this one."""
+        self.dial(peer, where, session, time.monotonic())
+
+    def expect(self, peer: bytes, session: Session) -> None:
+        """The peer dialled the control connection, so it will dial this one."""
+        self._expected[peer] = session
+        self.gate.expect(peer, session.ticket)
+
+    def end(self, peer: bytes, *, dialled: bool) -> None:
+        """The control connection is gone, and its session with it."""
+        if dialled:
+            self.hang_up(peer)
+        else:
+            self.shut_out(peer)
+            self._expected.pop(peer, None)
+            self.gate.expect(peer, None)
+
+    # --- chunks
+
+    def send(self, peer: bytes, header: bytes, body: bytes | memoryview) -> bool:
+        link = self.link(peer)
+        if link is None:
+            return False
+        if link.key.sealer.spent:
+            self._renew(peer, link.dialled)
+            return False
+        sealed = link.key.sealer.seal(CARRY, header, body)
+        return self.push(link.routing, sealed, dialled=link.dialled, copy=False)
+
+    def carried(self, link: Link[Session], taken: Taken) -> None:
+        opened = _open(link.key, taken) if taken.kind == CARRY else None
+        if opened is None:
+            self.refuse(taken, "seal")
+            return
+        header, body = opened
+        if header and body:
+            self.events.append(Bulk(link.peer, header, body))
+        else:
+            self.counters["refused.frame"] += 1
+
+    # --- connections
+
+    def identify(self, dial: Dial[Session]) -> None:
+        self.dialler.setsockopt(zmq.PLAIN_USERNAME, dial.key.ticket[:16].hex().encode())
+        self.dialler.setsockopt(zmq.PLAIN_PASSWORD, dial.key.ticket[16:].hex().encode())
+
+    def greet(self, dial: Dial[Session]) -> None:
+        self.push(dial.routing, dial.key.sealer.seal(HELLO, b"", b""), dialled=True)
+
+    def greeted(self, peer: bytes, taken: Taken) -> None:
+        session = self._expected.get(peer)
+        if session is None or not self.is_whole(taken) or _open(session, taken) is None:
+            self.refuse(taken, "seal")
+            return
+        self.accept(peer, taken, session)
+        self.push(taken.routing, session.sealer.seal(WELCOME, b"", b""), dialled=False)
+
+    def answered(self, dial: Dial[Session], taken: Taken) -> None:
+        if not self.is_whole(taken) or _open(dial.key, taken) is None:
+            self.refuse(taken, "seal")
+            return
+        self.settle(dial, taken, dial.key)
+
+    def turned(self, link: Link[Session], *, up: bool) -> None:
+        """Whether a peer is up is the control plane's to say."""
+
+
+def _open(session: Session, taken: Taken) -> tuple[bytes, memoryview] | None:
+    header, body = taken.parts
+    if len(header) < TAG_BYTES or len(body) < TAG_BYTES:
+        return None
+    return session.opener.open(taken.kind + taken.rest, header.buffer, body.buffer)

@@ -1,0 +1,134 @@
+"""The control plane: small messages under CURVE, and with each connection the keys of a bulk connection.
+
+    HELLO    version || run (16 bytes that name this life of the dialler's process) || exchanged key of the dialler
+    WELCOME  version || exchanged key of the listener
+    CARRY    the message
+
+The dialler knows the key it dials, the listener learns the dialler's from the gate.  The listener allows one link for
+each peer.  A second that names the same run takes the place of the first: that one is broken, and the kernel does not
+know yet.  One that names another run is a second process with the same keys, and is cut as long as the first lives.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+import zmq
+from zmq.utils import z85
+
+from shoal.limits import CONTROL_BACKLOG_BYTES_MAX, CONTROL_BYTES_MAX, CONTROL_QUEUE
+from shoal.swarm.bulk_plane import BulkPlane
+from shoal.swarm.frames import CARRY, HELLO, RUN_BYTES, VERSION, WELCOME, Taken
+from shoal.swarm.gate import Gate
+from shoal.swarm.link import Dial, Link, Shape
+from shoal.swarm.plane import Plane
+from shoal.swarm.seal import EXCHANGE_BYTES, Exchange, Session
+from shoal.swarm.transport import Back, Endpoint, Lost, Received
+
+_SHAPE: Final = Shape("control", (CONTROL_BYTES_MAX,), CONTROL_QUEUE, CONTROL_BACKLOG_BYTES_MAX, 0)
+
+
+class Keys(msgspec.Struct, frozen=True):
+    """This node's CURVE pair, 32 bytes each.  The secret half is in no repr."""
+
+    public: bytes
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"Keys({self.public.hex()})"
+
+
+class _Party:
+    """The other end of a link or a dial: its key, which run of it (b"" if this side dialled), this side's exchange."""
+
+    __slots__ = ("curve", "exchange", "run")
+
+    def __init__(self, curve: bytes, run: bytes = b"") -> None:
+        self.curve = curve
+        self.run = run
+        self.exchange: Exchange | None = None
+
+
+class ControlPlane(Plane[_Party]):
+    """``events`` is filled by ``work`` and the rest; who polls takes it away."""
+
+    def __init__(self, context: zmq.Context[Any], gate: Gate, keys: Keys, run: bytes, bulk: BulkPlane) -> None:
+        super().__init__(context, gate, _SHAPE)
+        self.events: list[Back | Lost | Received] = []
+        self._keys = keys
+        self._run = run
+        self._bulk = bulk
+        self.listener.setsockopt(zmq.CURVE_SERVER, 1)
+        for socket in (self.listener, self.dialler):
+            socket.setsockopt(zmq.CURVE_PUBLICKEY, z85.encode(keys.public))
+            socket.setsockopt(zmq.CURVE_SECRETKEY, z85.encode(keys.secret))
+
+    def reach(self, peer: bytes, endpoint: Endpoint, where: tuple[str, int], now_s: float) -> None:
+        """Dial this peer."""
+        self.dial(peer, where, _Party(endpoint.curve), now_s)
+
+    def send(self, peer: bytes, data: bytes) -> bool:
+        link = self.link(peer)
+        return link is not None and self.push(link.routing, (CARRY, data), dialled=link.dialled)
+
+    def identify(self, dial: Dial[_Party]) -> None:
+        self.dialler.setsockopt(zmq.CURVE_SERVERKEY, z85.encode(dial.key.curve))
+
+    def greet(self, dial: Dial[_Party]) -> None:
+        dial.key.exchange = Exchange()
+        self.push(dial.routing, (HELLO, VERSION + self._run + dial.key.exchange.public), dialled=True)
+
+    def greeted(self, peer: bytes, taken: Taken) -> None:
+        said = taken.parts[0].bytes if len(taken.parts) == 1 else b""
+        run, offered = said[1 : 1 + RUN_BYTES], said[1 + RUN_BYTES :]
+        if said[:1] != VERSION or len(offered) != EXCHANGE_BYTES:
+            self.refuse(taken, "version")
+            return
+        before = self.incoming.get(peer)
+        if before is not None and before.key.run != run:
+            self.refuse(taken, "twin")
+            return
+        mine, curve = Exchange(), taken.user
+        try:
+            values = mine.agree(offered, (curve, offered), (self._keys.public, mine.public))
+        except ValueError:
+            self.refuse(taken, "exchange")
+            return
+        self.accept(peer, taken, _Party(curve, run))
+        self._bulk.expect(peer, Session(values, dialled=False))
+        self.push(taken.routing, (WELCOME, VERSION + mine.public), dialled=False)
+
+    def answered(self, dial: Dial[_Party], taken: Taken) -> None:
+        said = taken.parts[0].bytes if len(taken.parts) == 1 else b""
+        offered, mine = said[1:], dial.key.exchange
+        if said[:1] != VERSION or len(offered) != EXCHANGE_BYTES or mine is None:
+            self.refuse(taken, "version")
+            return
+        dial.key.exchange = None  # good for one session
+        try:
+            values = mine.agree(offered, (self._keys.public, mine.public), (dial.key.curve, offered))
+        except ValueError:
+            self.refuse(taken, "exchange")
+            return
+        self.settle(dial, taken, dial.key)
+        self._bulk.reach(dial.peer, dial.where, Session(values, dialled=True))
+
+    def carried(self, link: Link[_Party], taken: Taken) -> None:
+        if taken.kind == CARRY:
+            self.events.append(Received(link.peer, taken.parts[0].bytes))
+        else:
+            self.counters["refused.frame"] += 1
+
+    def turned(self, link: Link[_Party], *, up: bool) -> None:
+        others = (link.peer in self.outgoing) + (link.peer in self.incoming) - up
+        if not others:
+            self.events.append(Back(link.peer) if up else Lost(link.peer))
+        if not up:
+            self._bulk.end(link.peer, dialled=link.dialled)
+
+    def renew(self, peer: bytes, dialled: bool) -> None:
+        """Break a connection, so that its next life brings new keys."""
+        link = (self.outgoing if dialled else self.incoming).get(peer)
+        if link is not None:
+            self.cut(link)
