@@ -38,7 +38,7 @@ def dial(
 
 
 def hello(run: bytes = b"r" * RUN_BYTES) -> list[bytes]:
-    return [HELLO, VERSION + run + Exchange().public]
+    return [HELLO + VERSION + run + Exchange().public]
 
 
 def plain_handshake(connection: socket.socket, ticket: bytes, turn: Callable[[], None]) -> None:

@@ -22,11 +22,16 @@ from shoal.swarm.frames import CARRY, HELLO, WELCOME, Taken
 from shoal.swarm.gate import Gate
 from shoal.swarm.link import Dial, Link, Shape
 from shoal.swarm.plane import Plane
-from shoal.swarm.seal import TAG_BYTES, Session
+from shoal.swarm.seal import HEAD_BYTES, TAG_BYTES, Session
 from shoal.swarm.transport import Bulk
 
 _SHAPE: Final = Shape(
-    "bulk", (CHUNK_HEADER_BYTES_MAX + TAG_BYTES, CHUNK_BYTES + TAG_BYTES), BULK_QUEUE, BULK_BACKLOG_BYTES_MAX, 1
+    "bulk",
+    (HEAD_BYTES, TAG_BYTES, TAG_BYTES),
+    (HEAD_BYTES, CHUNK_HEADER_BYTES_MAX + TAG_BYTES, CHUNK_BYTES + TAG_BYTES),
+    BULK_QUEUE,
+    BULK_BACKLOG_BYTES_MAX,
+    1,
 )
 
 
@@ -114,7 +119,5 @@ class BulkPlane(Plane[Session]):
 
 
 def _open(session: Session, taken: Taken) -> tuple[bytes, memoryview] | None:
-    header, body = taken.parts
-    if len(header) < TAG_BYTES or len(body) < TAG_BYTES:
-        return None
-    return session.opener.open(taken.kind + taken.rest, header.buffer, body.buffer)
+    head, header, body = taken.parts
+    return session.opener.open(head.bytes, header.buffer, body.buffer)

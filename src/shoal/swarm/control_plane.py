@@ -1,5 +1,7 @@
 """The control plane: small messages under CURVE, and with each connection the keys of a bulk connection.
 
+Every message is one part, the kind and then
+
     HELLO    version || run (16 bytes that name this life of the dialler's process) || exchanged key of the dialler
     WELCOME  version || exchanged key of the listener
     CARRY    the message
@@ -26,7 +28,7 @@ from shoal.swarm.plane import Plane
 from shoal.swarm.seal import EXCHANGE_BYTES, Exchange, Session
 from shoal.swarm.transport import Back, Endpoint, Lost, Received
 
-_SHAPE: Final = Shape("control", (CONTROL_BYTES_MAX,), CONTROL_QUEUE, CONTROL_BACKLOG_BYTES_MAX, 0)
+_SHAPE: Final = Shape("control", (2,), (1 + CONTROL_BYTES_MAX,), CONTROL_QUEUE, CONTROL_BACKLOG_BYTES_MAX, 0)
 
 
 class Keys(msgspec.Struct, frozen=True):
@@ -70,17 +72,17 @@ class ControlPlane(Plane[_Party]):
 
     def send(self, peer: bytes, data: bytes) -> bool:
         link = self.link(peer)
-        return link is not None and self.push(link.routing, (CARRY, data), dialled=link.dialled)
+        return link is not None and self.push(link.routing, (CARRY + data,), dialled=link.dialled)
 
     def identify(self, dial: Dial[_Party]) -> None:
         self.dialler.setsockopt(zmq.CURVE_SERVERKEY, z85.encode(dial.key.curve))
 
     def greet(self, dial: Dial[_Party]) -> None:
         dial.key.exchange = Exchange()
-        self.push(dial.routing, (HELLO, VERSION + self._run + dial.key.exchange.public), dialled=True)
+        self.push(dial.routing, (HELLO + VERSION + self._run + dial.key.exchange.public,), dialled=True)
 
     def greeted(self, peer: bytes, taken: Taken) -> None:
-        said = taken.parts[0].bytes if len(taken.parts) == 1 else b""
+        said = taken.parts[0].bytes[1:] if taken.count == 1 else b""
         run, offered = said[1 : 1 + RUN_BYTES], said[1 + RUN_BYTES :]
         if said[:1] != VERSION or len(offered) != EXCHANGE_BYTES:
             self.refuse(taken, "version")
@@ -97,10 +99,10 @@ class ControlPlane(Plane[_Party]):
             return
         self.accept(peer, taken, _Party(curve, run))
         self._bulk.expect(peer, Session(values, dialled=False))
-        self.push(taken.routing, (WELCOME, VERSION + mine.public), dialled=False)
+        self.push(taken.routing, (WELCOME + VERSION + mine.public,), dialled=False)
 
     def answered(self, dial: Dial[_Party], taken: Taken) -> None:
-        said = taken.parts[0].bytes if len(taken.parts) == 1 else b""
+        said = taken.parts[0].bytes[1:] if taken.count == 1 else b""
         offered, mine = said[1:], dial.key.exchange
         if said[:1] != VERSION or len(offered) != EXCHANGE_BYTES or mine is None:
             self.refuse(taken, "version")
@@ -116,7 +118,7 @@ class ControlPlane(Plane[_Party]):
 
     def carried(self, link: Link[_Party], taken: Taken) -> None:
         if taken.kind == CARRY:
-            self.events.append(Received(link.peer, taken.parts[0].bytes))
+            self.events.append(Received(link.peer, taken.parts[0].buffer[1:].tobytes()))
         else:
             self.counters["refused.frame"] += 1
 

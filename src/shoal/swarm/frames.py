@@ -1,6 +1,6 @@
-"""What goes over a link of the ZeroMQ transport: messages of a few parts, the first of which begins with the kind.
+"""What goes over a link of the ZeroMQ transport: messages of at most three parts; the first byte is the kind.
 
-The rest of the first part, and what HELLO and WELCOME hold, stands in control_plane.py and bulk_plane.py.
+What follows it in each kind stands in control_plane.py and bulk_plane.py.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ WELCOME: Final = b"\x02"
 CARRY: Final = b"\x03"
 VERSION: Final = b"\x01"
 RUN_BYTES: Final = 16
-#: parts of a message, and bytes of the first
+#: parts of a message
 PARTS_MAX: Final = 3
-_FIRST_BYTES_MAX: Final = 9
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -27,10 +26,9 @@ class Taken(msgspec.Struct, frozen=True):
     routing  bytes   which pipe it came from
     number   int     descriptor of the connection
     user     bytes   what the gate admitted it as; b"" on a connection that this side dialled
-    kind     bytes   first byte of the first part; b"" if that part is empty or too long
-    rest     bytes   of the first part
-    parts    list    the others, at most PARTS_MAX - 1
-    count    int     how many parts there were, with the first
+    kind     bytes   the first byte; b"" if the first part is empty
+    parts    list    all of them, with the kind; no more than PARTS_MAX
+    count    int     how many there were
     size     int     bytes of all
     """
 
@@ -38,7 +36,6 @@ class Taken(msgspec.Struct, frozen=True):
     number: int
     user: bytes
     kind: bytes
-    rest: bytes
     parts: list[zmq.Frame]
     count: int
     size: int
@@ -50,17 +47,16 @@ def take(socket: zmq.Socket[bytes]) -> Taken | None:
         routing = socket.recv(zmq.NOBLOCK)
     except zmq.Again:
         return None
-    first = part = socket.recv(zmq.NOBLOCK, copy=False)
-    parts: list[zmq.Frame] = []
-    count, size = 1, len(first)
+    part = socket.recv(zmq.NOBLOCK, copy=False)
+    parts, count, size = [part], 1, len(part)
     while part.more:
         part = socket.recv(zmq.NOBLOCK, copy=False)
         count += 1
         size += len(part)
         if count <= PARTS_MAX:
             parts.append(part)
-    head = first.bytes if len(first) <= _FIRST_BYTES_MAX else b""
-    return Taken(routing, int(first.get(zmq.SRCFD)), _user(first), head[:1], head[1:], parts, count, size)
+    first = parts[0]
+    return Taken(routing, int(first.get(zmq.SRCFD)), _user(first), first.buffer[:1].tobytes(), parts, count, size)
 
 
 def _user(frame: zmq.Frame) -> bytes:

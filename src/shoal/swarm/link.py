@@ -18,13 +18,15 @@ Key = TypeVar("Key")
 
 class Shape(msgspec.Struct, frozen=True):
     """name       str            "control" or "bulk"
-    parts_max  tuple of int   bytes of each part of a message at most, as they lie in the frame
+    parts_min  tuple of int   bytes of each part of a message at least, as they lie in the frame
+    parts_max  tuple of int   and at most
     queue      int            messages that wait for one connection, each way
     backlog    int            bytes that one connection may bring beyond what was delivered
     offset     int            added to the port of a peer's address
     """
 
     name: str
+    parts_min: tuple[int, ...]
     parts_max: tuple[int, ...]
     queue: int
     backlog: int

@@ -49,6 +49,7 @@ class Plane(ABC, Generic[Key]):
         self._dials: dict[bytes, Dial[Key]] = {}
         self._dialled: dict[bytes, Dial[Key]] = {}  # by routing id
         self._routes: dict[bytes, Link[Key]] = {}  # those of ``incoming``, by routing id
+        self._held: list[Taken] = []  # messages of the dialler that came out too early
         self._now_s = self._looked_s = 0.0
         self.listener = self._socket(context)
         self.listener.setsockopt(zmq.ROUTER_HANDOVER, 1)
@@ -104,7 +105,7 @@ class Plane(ABC, Generic[Key]):
 
     @abstractmethod
     def carried(self, link: Link[Key], taken: Taken) -> None:
-        """Another message came, of as many parts as it should have, none of them too large or empty."""
+        """Another message came, of as many parts as it should have, each of a size that it may have."""
 
     @abstractmethod
     def turned(self, link: Link[Key], *, up: bool) -> None:
@@ -165,6 +166,11 @@ class Plane(ABC, Generic[Key]):
 
     def _disconnect(self, dial: Dial[Key]) -> None:
         if self._dialled.pop(dial.routing, None) is not None:
+            # Polling may have made libzmq read the first part of a message.  It would fail, and with it the process, if
+            # the others were gone when it looks for them (fq.cpp).  Once that message is out, nothing is half read.
+            taken = take(self.dialler)
+            if taken is not None:
+                self._held.append(taken)
             with contextlib.suppress(zmq.ZMQError):  # the connection ended by itself
                 self.dialler.disconnect(dial.address)
 
@@ -194,6 +200,9 @@ class Plane(ABC, Generic[Key]):
         turn, as libzmq gives them."""
         self._now_s = now_s
         self._tend(now_s)
+        held, self._held = self._held, []
+        for early in held:
+            self._from_dialler(early)
         sources = [(self.listener, self._from_listener), (self.dialler, self._from_dialler)]
         messages = size = 0
         while sources and messages < POLL_MESSAGES_MAX and size < POLL_BYTES_MAX:
@@ -265,9 +274,9 @@ class Plane(ABC, Generic[Key]):
             self.carried(self.outgoing[dial.peer], taken)
 
     def is_whole(self, taken: Taken) -> bool:
-        """Has it the parts of a message, none empty or too large?  Counted if not."""
-        parts, most = taken.parts, self.shape.parts_max
-        if len(parts) != len(most) or not all(len(part) for part in parts):
+        """Has it the parts of a message, none too small or too large?  Counted if not."""
+        parts, (least, most) = taken.parts, (self.shape.parts_min, self.shape.parts_max)
+        if len(parts) != len(most) or any(len(part) < limit for part, limit in zip(parts, least, strict=True)):
             self.counters["refused.frame"] += 1
             return False
         if any(len(part) > limit for part, limit in zip(parts, most, strict=True)):

@@ -25,6 +25,8 @@ from shoal.domain import labelled
 TAG_BYTES: Final = 16
 EXCHANGE_BYTES: Final = 32
 COUNTER_BYTES: Final = 8
+#: kind and counter
+HEAD_BYTES: Final = 1 + COUNTER_BYTES
 _KEY_BYTES: Final = 32
 _DOMAIN: Final = b"swarm-bulk/v1/"
 #: seals of one key; far below what GCM bears with counted nonces (2**64 blocks), far above any connection's life
@@ -88,7 +90,7 @@ class Opener:
         """(header, body), the body in memory of its own; None if this was not sealed so by the other side, or came
         before.  Both parts hold at least a tag."""
         count = int.from_bytes(head[1:], "little")
-        if len(head) != 1 + COUNTER_BYTES or count < self._next or count >= SEALS_MAX:
+        if len(head) != HEAD_BYTES or count < self._next or count >= SEALS_MAX:
             return None
         opened = np.empty(body.nbytes - TAG_BYTES, np.uint8).data
         try:
