@@ -103,6 +103,10 @@ TERM_JUMP_MAX: Final = 2**32
 READS_PENDING_MAX: Final = 10_000
 #: pairs of entries kept as evidence of a fork.
 EVIDENCE_MAX: Final = 16
+#: entries and payload bytes of the log that a replica lets grow in memory before its older part becomes a snapshot; the
+#: younger third stays, so that a peer that was away for a while needs no snapshot.
+REPLICA_ENTRIES_MAX: Final = 15_000
+REPLICA_BYTES_MAX: Final = 64 * 2**20
 
 # --- secure aggregation ----------------------------------------------------------------------------------------------
 #: slots of one epoch: after so many, shares are sealed for a new key.
@@ -159,6 +163,7 @@ assert NAME_SHOWN_MAX < NAME_BYTES_MAX
 assert LEDGER_ENTRY_BYTES_MAX <= APPEND_BYTES_MAX <= UNCOMMITTED_BYTES_MAX <= LOG_BYTES_MAX
 assert SNAPSHOT_CHUNK_BYTES <= SNAPSHOT_BYTES_MAX
 assert TERM_JUMP_MAX < TERM_MAX
+assert 2 * REPLICA_ENTRIES_MAX <= LOG_ENTRIES_MAX and REPLICA_BYTES_MAX + 2 * UNCOMMITTED_BYTES_MAX <= LOG_BYTES_MAX
 assert APPEND_BYTES_MAX + 2**18 <= CONTROL_BYTES_MAX and 32 * CHUNKS_MAX + 2**10 <= CONTROL_BYTES_MAX
 assert SNAPSHOT_CHUNK_BYTES + 2**10 <= CONTROL_BYTES_MAX
 assert CONTROL_BACKLOG_BYTES_MAX > APPENDS_IN_FLIGHT_MAX * APPEND_BYTES_MAX + 8 * CONTROL_BYTES_MAX

@@ -105,7 +105,7 @@ def test_a_fork_leaves_evidence() -> None:
     raft.step(Append(b"a", b"b", 1, LIFE, 2, 1, entry_hash(other[1]), (other[2],), 3))
     assert raft.counters["forked-chain"] == 1 and raft.log.committed == 1
     mine, theirs = raft.state.evidence[0]
-    assert (mine.index, mine.term, mine.payload) == (3, 1, b"3.1") and theirs == other[2]
+    assert (mine.index, mine.term, mine.payload) == (3, 1, b"3.1") and theirs == (other[2],)
     for _ in range(50):
         raft.step(Append(b"a", b"b", 1, LIFE, 2, 1, entry_hash(other[1]), (other[2],), 3))
     assert len(raft.state.evidence) <= 16

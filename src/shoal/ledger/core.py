@@ -70,7 +70,7 @@ class Hooks(msgspec.Struct, frozen=True):
     members_of  the change of membership that a payload makes, or None
     seal        the seal of an entry's hash; the last entry of every batch that a leader appends gets one
     admit       whether a follower may take this entry with this hash: its seal, its statement (true: all)
-    opening     opening(term) -> the payload of the entry that opens a leader's term
+    opening     opening(term) -> the payload of the entry that opens a leader's term; None if this node cannot open it
     admit_snapshot  whether a follower may take this snapshot in place of its log (true: any whole one)
     """
 
@@ -78,7 +78,7 @@ class Hooks(msgspec.Struct, frozen=True):
     members_of: Callable[[bytes], Change | None] = lambda _payload: None
     seal: Callable[[bytes], bytes] = lambda _hash: b""
     admit: Callable[[Entry, bytes], bool] = lambda _entry, _hash: True
-    opening: Callable[[int], bytes] = lambda _term: b""
+    opening: Callable[[int], bytes | None] = lambda _term: b""
     admit_snapshot: Callable[[Snapshot], bool] = lambda _snapshot: True
 
 
@@ -148,7 +148,7 @@ class State:
         self.outbox: list[AnyMessage] = []
         self.read_states: list[ReadState] = []
         self.counters: Counter[str] = Counter()
-        self.evidence: list[tuple[Entry, Entry]] = []
+        self.evidence: list[tuple[Entry, tuple[Entry, ...]]] = []
 
     def send(self, kind: type[Any], to: PeerId, *fields: Any) -> None:
         """Queue a message of this kind in the present term; `fields` are those that the kind adds."""
@@ -161,8 +161,8 @@ class State:
         """Count one refusal."""
         self.counters[reason] += 1
 
-    def accuse(self, mine: Entry, theirs: Entry) -> None:
-        """Keep two entries of one index and term: somebody made both, or lies about one."""
+    def accuse(self, mine: Entry, theirs: tuple[Entry, ...]) -> None:
+        """Keep an entry and what stands in its place elsewhere, with what follows: somebody made both, or lies."""
         if len(self.evidence) < EVIDENCE_MAX:
             self.evidence.append((mine, theirs))
 

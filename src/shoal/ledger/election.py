@@ -82,6 +82,11 @@ def count(state: State) -> None:
 
 def become_leader(state: State) -> None:
     """Take over: nothing is known of the others' logs, and one entry of the own term makes the old ones committable."""
+    opening = state.hooks.opening(state.term)
+    if opening is None:  # by the log's own rules: its removal stands in it
+        state.refuse("cannot-open-term")
+        state.become_follower(state.term, NOBODY)
+        return
     state.role = Role.LEADER
     state.leader = state.me
     state.elapsed = state.heartbeat_elapsed = state.beat = 0
@@ -92,7 +97,7 @@ def become_leader(state: State) -> None:
     for peer in state.peers():
         state.progress[peer] = Progress(state.log.last + 1, state.options.in_flight)
         state.progress[peer].active = True  # one full timeout to be heard in
-    replication.append_own(state, state.hooks.opening(state.term))
+    replication.append_own(state, opening)
 
 
 # --- votes ------------------------------------------------------------------------------------------------------------

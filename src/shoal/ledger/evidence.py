@@ -134,12 +134,12 @@ def find_fork(genesis: bytes, left: Iterable[Entry], right: Iterable[Entry]) -> 
             for run, entry in zip(runs, more, strict=True):
                 if entry is not None and not run[-1].seal and len(run) < _RUN_MAX:
                     run.append(entry)
-        evidence = make_evidence(genesis, _leader_key(common.state, runs[0]), *runs)
+        evidence = make_evidence(genesis, sealer_key(common.state, runs[0]), *runs)
         return Fork(a.index, tuple(runs[0]), tuple(runs[1]), evidence)
     return None
 
 
-def _leader_key(state: State, run: Sequence[Entry]) -> bytes:
+def sealer_key(state: State, run: Sequence[Entry]) -> bytes:
     """The key of whoever sealed the end of ``run``, as the common history knows it; zero if it knows none."""
     sealer = run[-1].seal[:DIGEST_BYTES]
     member = state.registry.members.get(sealer)

@@ -71,7 +71,7 @@ def first_new(state: State, m: Append) -> tuple[int, str]:
         if mine is None or mine.term != entry.term:
             return n, ""
         if mine.payload != entry.payload or mine.prev != entry.prev:
-            state.accuse(mine, entry)
+            state.accuse(mine, m.entries[n:])
             return n, "forked-chain"
     return len(m.entries), ""
 
@@ -89,7 +89,7 @@ def take(state: State, m: Append) -> str:
     if start <= log.committed:
         mine = log.entry(start)
         if mine is not None:
-            state.accuse(mine, new[0])
+            state.accuse(mine, new)
         return "contradicts-committed"
     hashes, fault = chain_fault(new, log.hash(start - 1))
     if fault:

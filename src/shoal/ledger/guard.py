@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from shoal.errors import InputError, PeerError
-from shoal.ledger.body import Body, Noop
+from shoal.ledger.body import Body, KeysRotated, Noop
 from shoal.ledger.certificate import check_now
 from shoal.ledger.entry import Entry, entry_hash
 from shoal.ledger.identity import Identity
@@ -39,6 +39,7 @@ class Guard:
         self.committed = committed
         self.refusal = ""
         self._me = me
+        self._new: Identity | None = None
         self._clock_ms = clock_ms
         self._tail: list[Decoded] = []
         self._ahead = committed.copy()
@@ -48,9 +49,33 @@ class Guard:
         """What a statement made now says that its author has seen."""
         return Seen(self.committed.state.index, self.committed.state.head)
 
+    def rotate_to(self, new: Identity) -> None:
+        """Sign with this key of the same member from where the log says that it is the member's."""
+        self._new = new
+
+    def hash_at(self, index: int) -> bytes | None:
+        """The hash of the entry at ``index``, in the log as far as it was admitted; None where that is not known."""
+        at = index - self.committed.state.index - 1
+        if at >= 0:
+            return self._tail[at].hash if at < len(self._tail) else None
+        if index == self.committed.state.index:
+            return self.committed.state.head
+        held = self.committed.state.recent.get(index)
+        return None if held is None else held[0]
+
+    def _signer(self, before_last: bool = False) -> Identity:
+        """Whoever this node is at the end of the log, or just before its last entry."""
+        member = self._ahead.state.registry.members.get(self._me.id)
+        if self._new is None or member is None or member.signing != self._new.public:
+            return self._me
+        last = self._tail[-1] if self._tail else None
+        if before_last and last and isinstance(last.body, KeysRotated) and last.statement.author == self._me.id:
+            return self._me
+        return self._new
+
     def seal(self, hash_: bytes) -> bytes:
         """This node's seal, as a leader."""
-        seal = make_seal(hash_, self._me)
+        seal = make_seal(hash_, self._signer(before_last=True))
         if self._tail and self._tail[-1].hash == hash_:
             last = self._tail[-1]
             entry = msgspec.structs.replace(last.entry, seal=seal)
@@ -66,28 +91,32 @@ class Guard:
 
         raises  PeerError, InputError  if it breaks a rule here
         """
-        genesis = self.committed.state.genesis
-        payload = make_statement(body, self._me, genesis, self.seen, self._clock_ms())
-        self._ahead.check = self._check_others
-        try:
-            self.offer(payload, term)
-        finally:
-            self._ahead.check = check_now
+        payload = self.statement(body)
+        self.offer(payload, term, own=True)
         return payload
+
+    def statement(self, body: Body) -> bytes:
+        """This node's own statement, not admitted anywhere.  raises  InputError  ``ledger.limit``"""
+        return make_statement(body, self._signer(), self.committed.state.genesis, self.seen, self._clock_ms())
 
     def _check_others(self, public_key: bytes, signature: bytes, message: bytes, what: str) -> None:
         """All but the author's: this node has just made it."""
-        if what != AUTHORS or public_key != self._me.public:
+        if what != AUTHORS or public_key != self._signer().public:
             check_now(public_key, signature, message, what)
 
-    def offer(self, payload: bytes, term: int) -> Entry:
+    def offer(self, payload: bytes, term: int, own: bool = False) -> Entry:
         """Admit what this node, leading in ``term``, is about to append; if the core refuses it, call ``withdraw``.
 
+        own     this node has just made it, so its author's signature needs no check
         raises  PeerError, InputError  if it breaks a rule there: then do not propose it
         """
         state = self._ahead.state
         entry = Entry(state.index + 1, term, state.head, payload)
-        self._tail.append(self._ahead.admit(entry))
+        self._ahead.check = self._check_others if own else check_now
+        try:
+            self._tail.append(self._ahead.admit(entry))
+        finally:
+            self._ahead.check = check_now
         return entry
 
     def withdraw(self, index: int) -> None:
@@ -113,11 +142,12 @@ class Guard:
             return False
         return True
 
-    def settle(self, entries: Iterable[Entry]) -> None:
-        """These entries are committed.
+    def settle(self, entries: Iterable[Entry]) -> list[Decoded]:
+        """These entries are committed; gives those that were not yet, decoded.
 
         raises  PeerError, InputError  if one of them breaks a rule: most members are at fault, and this node must stop
         """
+        decided: list[Decoded] = []
         for entry in entries:
             if entry.index <= self.committed.state.index:
                 continue
@@ -127,12 +157,14 @@ class Guard:
                 known = None
             if known is not None and known.entry.seal == entry.seal:
                 self.committed.take(known)
+                decided.append(known)
             else:
-                self.committed.apply(entry)
+                decided.append(self.committed.admit(entry))
             if known is not None:
                 del self._tail[0]
         if self._ahead.state.head != (self._tail[-1].hash if self._tail else self.committed.state.head):
             self._rebuild()
+        return decided
 
     def admit_snapshot(self, snapshot: Snapshot) -> bool:
         """Is this the state of the ledger at its place, and does nothing in it contradict what is decided here?
@@ -184,6 +216,8 @@ def _snapshot_fault(snapshot: Snapshot, mine: State) -> str:
         return f"the snapshot of entry {snapshot.index} and its state name other members"
     if mine.index and theirs.genesis != mine.genesis:
         return f"a snapshot of another swarm: {theirs.genesis.hex()[:16]}"
+    if mine.index and (theirs.policy, theirs.layout, theirs.swarm) != (mine.policy, mine.layout, mine.swarm):
+        return f"the snapshot of entry {snapshot.index} says of its genesis what it does not say"
     both = theirs.recent.keys() & mine.recent.keys()
     if any(theirs.recent[i][0] != mine.recent[i][0] for i in both):
         return f"the snapshot of entry {snapshot.index} has another history than the one decided here"

@@ -114,6 +114,10 @@ class Identity:
             raise InputError("key.format", f"{name}: holds a key of another kind, expected Ed25519")
         return cls(key)
 
+    def acting_as(self, member: bytes) -> Identity:
+        """The same key in the name of a member that came with another one and rotated it."""
+        return Identity(self._key, member)
+
     def pem(self) -> bytes:
         """PKCS#8 in PEM, not encrypted: as other tools (openssl pkey) read it."""
         return self._key.private_bytes(

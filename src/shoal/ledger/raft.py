@@ -142,6 +142,10 @@ class Raft:
         behind hears of them from its invitation or from another member, outside of the log, and may be led by them."""
         self.state.introduced = set(peers)
 
+    def refusal(self, payload: bytes) -> str:
+        """Why `propose` would not take this payload now; "" if it would."""
+        return _proposal_fault(self.state, payload)
+
     def propose(self, payload: bytes) -> Proposed:
         """Append a payload if this node leads; the answer says where it stands, not that it is decided."""
         state = self.state

@@ -92,6 +92,10 @@ class Ledger:
         """An independent one, to try entries on."""
         return Ledger(decode_state(self.encode()), self.check)
 
+    def holds(self, payload: bytes) -> bool:
+        """Whether this very statement is one of the last LEDGER_SEEN_WINDOW entries."""
+        return digest("payload", payload)[:_REPLAY_BYTES] in self._payloads
+
     # --- the next entry -----------------------------------------------------------------------------------------------
 
     def apply(self, entry: Entry) -> tuple[Statement, Body]:
