@@ -77,7 +77,8 @@ class Holds(Said, frozen=True, tag=5):
 class Offer(Said, frozen=True, tag=6):
     """The sender has a parcel, here are the hashes of its chunks, 32 bytes each; their root is in the ledger.
 
-    kind     UPLOAD: what ``subject`` (a position) uploads, all shards;  MERGED: the sum of shard ``subject``
+    kind  UPLOAD: what ``subject`` (a position) uploads, all shards;  MERGED: the sum of shard ``subject``;  MODEL: the
+          certified model of round ``subject``, which is also the slot here
     """
 
     slot: Slot

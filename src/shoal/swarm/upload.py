@@ -43,7 +43,7 @@ def upload(state: State) -> None:
 def duties(state: State) -> Iterator[int]:
     """Shards that this node works on: those it owns, and where nothing moves those it backs up.
 
-    A backup does not repeat a receipt that the owner has given; it does repeat a sum, which may have died with the owner.
+    A backup does not repeat a receipt that the owner has given, but a sum it does: it may have died with the owner.
     """
     attempt, me = state.view.attempt, state.position
     for shard, who in enumerate(attempt.plan.shards):

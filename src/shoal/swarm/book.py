@@ -1,0 +1,126 @@
+"""The model in force at a node: named arrays, the flat vector of what is learned, and what merges make of it.
+
+Every member makes the new model itself, from the same base and the same merged diff: base + diff in float32 (or in the
+tensor's own wider type), rounded once to the tensor's type.  So all have the same bits, and the digest that a quorum
+signs is the one that `shoal inspect` shows.
+
+A *state* is what a member that missed a round fetches: the bytes of all tensors of the layout, in its order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shoal.errors import ArgumentError, InputError, shown
+from shoal.model.layout import Layout, Placed
+from shoal.model.model import Model
+from shoal.swarm.coder import Float32s
+from shoal.swarm.parcel import Bytes
+
+Array = npt.NDArray[Any]
+
+
+class Book:
+    """One model, and what it may become.
+
+    arrays  name -> array; not written to, each new model has new ones
+    layout  which of them are merged
+    digest  32 bytes, docs/FORMAT.md, "Digests"
+    """
+
+    def __init__(self, arrays: Mapping[str, Array], layout: Layout | None = None) -> None:
+        self.arrays = dict(arrays)
+        self.layout = layout or Layout.of_arrays(self.arrays)
+        self.digest = Model.from_tensors(self.arrays).digest()
+        self._next: dict[bytes, dict[str, Array]] = {}
+
+    def diff(self, local: Mapping[str, Array]) -> Float32s:
+        """local - base, float32[layout.elements].
+
+        raises  ArgumentError  ``diff.model``: other names, shapes or types, or a tensor that is not merged differs
+        """
+        _require_same(self.arrays, local)
+        merged = {tensor.key for tensor in self.layout.tensors}
+        for name, array in self.arrays.items():
+            if name not in merged and not np.array_equal(array, local[name], equal_nan=array.dtype.kind == "f"):
+                raise ArgumentError(
+                    "diff.model", f"tensor {shown(name)} ({array.dtype}) is not merged, but differs from the base"
+                )
+        found = np.empty(self.layout.elements, np.float32)
+        for tensor, start, stop in self._places():
+            ours, theirs = self.arrays[tensor.key], np.asarray(local[tensor.key])
+            wide = np.float64 if ours.dtype == np.float64 else np.float32
+            found[start:stop] = (theirs.astype(wide, copy=False) - ours.astype(wide, copy=False)).reshape(-1)
+        return found
+
+    def settle(self, diff: Float32s) -> bytes:
+        """Make base + diff; its digest.  It waits under this digest until it is adopted."""
+        made = dict(self.arrays)
+        for tensor, start, stop in self._places():
+            old = self.arrays[tensor.key]
+            wide = np.float64 if old.dtype == np.float64 else np.float32
+            with np.errstate(over="ignore"):
+                new = old.astype(wide, copy=False) + diff[start:stop].reshape(old.shape).astype(wide, copy=False)
+                made[tensor.key] = new.astype(old.dtype, copy=False)
+        digest = Model.from_tensors(made).digest()
+        self._next[digest] = made
+        return digest
+
+    def adopt(self, digest: bytes) -> bool:
+        """The model of that digest is certified: it is the base from here on; False if it was never made here."""
+        if digest == self.digest:
+            return True
+        made = self._next.pop(digest, None)
+        if made is None:
+            return False
+        self.arrays, self.digest = made, digest
+        self._next.clear()
+        return True
+
+    def state(self) -> Bytes:
+        """All tensors of the layout as bytes, one behind the other."""
+        pieces = [np.ascontiguousarray(self.arrays[t.key]).reshape(-1).view(np.uint8) for t, _, _ in self._places()]
+        return np.concatenate(pieces) if pieces else np.empty(0, np.uint8)
+
+    @property
+    def state_bytes(self) -> int:
+        return sum(self.arrays[tensor.key].nbytes for tensor in self.layout.tensors)
+
+    def restore(self, state: Bytes, digest: bytes) -> None:
+        """Take a state that others sent, if it is the model of that digest.
+
+        raises  InputError  ``model.state``
+        """
+        made, at = dict(self.arrays), 0
+        if len(state) != self.state_bytes:
+            raise InputError("model.state", f"a state of {len(state)} bytes; expected {self.state_bytes}")
+        for tensor in self.layout.tensors:
+            old = self.arrays[tensor.key]
+            made[tensor.key] = state[at : at + old.nbytes].copy().view(old.dtype).reshape(old.shape)
+            at += old.nbytes
+        found = Model.from_tensors(made).digest()
+        if found != digest:
+            raise InputError("model.state", f"a state of model {found.hex()[:16]}; expected {digest.hex()[:16]}")
+        self.arrays, self.digest = made, digest
+        self._next.clear()
+
+    def _places(self) -> list[tuple[Placed, int, int]]:
+        starts = self.layout.starts
+        return [(t, a, b) for t, a, b in zip(self.layout.tensors, starts, starts[1:], strict=False)]
+
+
+def _require_same(ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> None:
+    for name in sorted(ours.keys() ^ theirs.keys()):
+        where = "is missing" if name in ours else "is not in the base"
+        raise ArgumentError("diff.model", f"tensor {shown(name)} {where}; expected the tensors of the base")
+    for name, array in ours.items():
+        other = np.asarray(theirs[name])
+        if other.shape != array.shape or other.dtype != array.dtype:
+            raise ArgumentError(
+                "diff.model",
+                f"tensor {shown(name)} is {other.dtype}{list(other.shape)}; expected {array.dtype}{list(array.shape)}",
+            )

@@ -1,0 +1,401 @@
+"""One member of a swarm: its ledger, its rounds, its model.  No clock, socket, file or thread.
+
+    heard, bulk   what the transport brought          tick      one tick of a monotonic clock
+    submit        an update to be merged              computed  what a `Compute` gave
+    turn          does what is to be done; gives what is to be sent, computed and told
+
+The same code runs in a node (`node.py`) and in the simulator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from shoal.errors import PeerError, ShoalError, shown
+from shoal.ledger.body import Abort, Body, Complaint, ModelCertificate, RoundPlan
+from shoal.ledger.identity import Identity
+from shoal.ledger.members import NOBODY
+from shoal.ledger.state import State as LedgerState
+from shoal.swarm import actions, messages, plan
+from shoal.swarm.book import Book
+from shoal.swarm.catch_up import CatchUp
+from shoal.swarm.coder import Float32s
+from shoal.swarm.core import Patience, State, View
+from shoal.swarm.messages import AnySaid, Forward, Prepared, Refused
+from shoal.swarm.replica import Decided, Replica
+from shoal.swarm.round import Round
+
+#: finished rounds whose sums are still served to those that are behind
+_LINGERING: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """To send on the control plane."""
+
+    to: bytes
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """To send on the data plane."""
+
+    to: bytes
+    header: bytes
+    chunk: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """To run elsewhere, and to answer with ``computed(slot, name, result)``."""
+
+    slot: int
+    name: str
+    run: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """A certified model is this node's base now.  ``took_part``: whether this node's update is in it."""
+
+    round: int
+    digest: bytes
+    took_part: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A line for the operator.  ``level``: "info", "warning" or "fault"."""
+
+    level: str
+    text: str
+
+
+Outgoing = Control | Bulk | Compute | Merged | Notice
+
+
+class Update(msgspec.Struct, frozen=True):
+    """What this node has learned since ``base``: a diff from so many samples."""
+
+    base: bytes
+    diff: Any
+    samples: int
+
+
+class Peer:
+    """See the module.
+
+    book      the model in force here
+    update    what waits to be merged, if anything
+    refused   what was dropped, by reason
+    """
+
+    def __init__(
+        self,
+        me: Identity,
+        replica: Replica,
+        book: Book,
+        patience: Patience,
+        draw: Callable[[], bytes],
+        may_sign: Callable[[int, bytes], bool],
+    ) -> None:
+        """``draw``: 32 fresh random bytes;  ``may_sign``: see `core.State`."""
+        self.me = me
+        self.replica = replica
+        self.book = book
+        self.update: Update | None = None
+        self.refused: Counter[str] = Counter()
+        self.rounds: dict[int, Round] = {}
+        self._certified: dict[int, ModelCertificate] = {}
+        self._patience = patience
+        self._draw = draw
+        self._may_sign = may_sign
+        self._prepared: dict[bytes, tuple[Prepared, int]] = {}
+        self._news = 0
+        self._now = 0
+        self._said_at: dict[object, int] = {}
+        self._bad_plans: set[int] = set()
+        self._catch_up = CatchUp(me.id, patience.retry)
+        self._out: list[Outgoing] = []
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+
+    def heard(self, peer: bytes, data: bytes) -> None:
+        """A frame of the control plane from an authenticated peer."""
+        try:
+            message = messages.decode_control(data)
+        except PeerError as error:
+            self.refused[error.code] += 1
+            return
+        if isinstance(message, messages.Said):
+            self._said(peer, message)  # type: ignore[arg-type]
+        else:
+            self.replica.step(peer, message)
+
+    def bulk(self, peer: bytes, header: bytes, body: memoryview) -> None:
+        """A chunk from an authenticated peer."""
+        try:
+            head = messages.decode_head(header)
+        except PeerError as error:
+            self.refused[error.code] += 1
+            return
+        if head.kind == messages.MODEL:
+            self._catch_up.chunk(peer, head, body)
+        elif head.slot in self.rounds:
+            self.rounds[head.slot].chunk(peer, head, body)
+        else:
+            self.refused["chunk.slot"] += 1
+
+    def tick(self) -> None:
+        self._now += 1
+        self.replica.tick()
+        self._catch_up.tick()
+        for round_ in self.rounds.values():
+            round_.tick()
+
+    def submit(self, diff: Float32s, samples: int) -> None:
+        """Merge this in the next round.  One that still waits is replaced."""
+        self.update = Update(self.book.digest, diff, samples)
+
+    def computed(self, slot: int, name: str, result: Any) -> None:
+        if slot in self.rounds:
+            self.rounds[slot].computed(name, result)
+
+    # --- out ----------------------------------------------------------------------------------------------------------
+
+    def turn(self) -> list[Outgoing]:
+        """Work until nothing more is to be done without news."""
+        for _ in range(8):
+            for decided in self.replica.work(lambda m: self._send(m.to, messages.encode_ledger(m))):
+                self._decided(decided)
+            self._open()
+            for slot in list(self.rounds):
+                self._advance(slot)
+            self._plan()
+            self._prepare()
+            self._keep_up()
+            if not self.replica.has_work():
+                break
+        out, self._out = self._out, []
+        return out
+
+    @property
+    def ledger(self) -> LedgerState:
+        """The committed state."""
+        return self.replica.ledger
+
+    def _send(self, to: bytes, data: bytes) -> None:
+        self._out.append(Control(to, data))
+
+    def _say(self, to: bytes, said: AnySaid) -> None:
+        self._send(to, messages.encode_said(said))
+
+    def _note(self, level: str, text: str) -> None:
+        self._out.append(Notice(level, text))
+
+    def _due(self, key: object) -> bool:
+        if self._now - self._said_at.get(key, -self._patience.retry) < self._patience.retry:
+            return False
+        self._said_at[key] = self._now
+        return True
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    def _said(self, peer: bytes, said: AnySaid) -> None:
+        if isinstance(said, Forward):
+            _, why = self.replica.offer(said.payload)
+            if why:
+                self.refused["forward"] += 1
+                self._say(peer, Refused(hashlib.sha256(said.payload).digest()[:16], why[:200]))
+        elif isinstance(said, Refused):
+            self.refused["proposal"] += 1
+        elif isinstance(said, Prepared):
+            if peer not in self._prepared:
+                self._news = self._now
+            self._prepared[peer] = (said, self._now)
+        elif getattr(said, "kind", 0) == messages.MODEL:
+            self._model_said(peer, said)
+        elif said.slot in self.rounds:
+            self.rounds[said.slot].said(peer, said)
+        else:
+            self.refused["message.slot"] += 1
+
+    def _model_said(self, peer: bytes, said: AnySaid) -> None:
+        if isinstance(said, messages.Want):
+            for outgoing in self._catch_up.serve(said, self.book, self.ledger.round, self.ledger.model):
+                self._out.append(Bulk(peer, *outgoing) if isinstance(outgoing, tuple) else Control(peer, outgoing))
+        else:
+            self._catch_up.said(peer, said)
+
+    def propose(self, body: Body) -> None:
+        """Make a statement: into the log if this node leads, else by way of the leader.  It may get lost."""
+        if self.replica.leading:
+            _, why = self.replica.offer(self.replica.statement(body))
+            if why:
+                self.refused["proposal"] += 1
+        elif self.replica.leader != NOBODY:
+            self._say(self.replica.leader, Forward(self.replica.statement(body)))
+
+    # --- rounds -------------------------------------------------------------------------------------------------------
+
+    def _decided(self, decided: Decided) -> None:
+        body = decided.body
+        if isinstance(body, ModelCertificate):
+            self._certified[body.slot] = body
+            self._prepared.clear()
+        elif isinstance(body, RoundPlan):
+            self._prepared.clear()
+        elif isinstance(body, Abort):
+            self.rounds.pop(body.slot, None)
+            self._note("warning", f"round given up in slot {body.slot}: {shown(body.reason)}")
+
+    def _open(self) -> None:
+        """A round for the open attempt, if there is none yet."""
+        attempt = self.ledger.attempt
+        if attempt is None or attempt.plan.slot in self.rounds or attempt.plan.slot in self._bad_plans:
+            return
+        slot = attempt.plan.slot
+        if self.book.digest != attempt.plan.base:
+            return
+        try:
+            details = plan.check_plan(attempt.plan, self.book.layout)
+            assert self.ledger.policy is not None
+            coder = plan.coder_of(attempt.plan, details, self.ledger.policy.rule)
+        except PeerError as error:
+            self._bad_plans.add(slot)
+            self._note("fault", str(error))
+            if attempt.position(self.me.id) is not None:
+                self.propose(Complaint(slot, str(error)[:200]))
+            return
+        update = self.update if self.update is not None and self.update.base == attempt.plan.base else None
+        diff = update.diff if update is not None and attempt.position(self.me.id) is not None else None
+        state = State(self.me, self._view(attempt), coder, diff, self.book.settle, self._may_sign, self._patience)
+        self.rounds[slot] = Round(state)
+        for old in sorted(self.rounds)[: -1 - _LINGERING]:
+            del self.rounds[old]
+
+    def _view(self, attempt: Any) -> View:
+        certificate = self._certified.get(attempt.plan.slot)
+        keys = {i: m.signing for i, m in self.ledger.registry.members.items()}
+        return View(attempt, keys, self.replica.leader, certificate.model if certificate else b"")
+
+    def _advance(self, slot: int) -> None:
+        round_ = self.rounds[slot]
+        open_ = self.ledger.attempt
+        attempt = open_ if open_ is not None and open_.plan.slot == slot else round_.state.view.attempt
+        round_.advance(self._view(attempt))
+        for action in round_.take():
+            self._act(slot, action)
+        if round_.state.sits_out and self._due(("sits out", slot)):
+            self._note("warning", f"this site sits slot {slot} out: {round_.state.sits_out}")
+            self.update = None
+        if round_.state.failure and self._due(("failure", slot)):
+            self._note("fault", f"slot {slot}: {round_.state.failure}")
+        if round_.finished:
+            self._adopt(slot, round_)
+
+    def _act(self, slot: int, action: actions.Action) -> None:
+        if isinstance(action, actions.Send):
+            self._say(action.to, action.said)
+        elif isinstance(action, actions.SendChunk):
+            self._out.append(Bulk(action.to, messages.encode_head(action.head), action.chunk))
+        elif isinstance(action, actions.Propose):
+            self.propose(action.body)
+        else:
+            self._out.append(Compute(slot, action.name, action.run))
+
+    def _adopt(self, slot: int, round_: Round) -> None:
+        """The certified model becomes the base, if it is the one that came out here."""
+        certified = round_.state.view.certified
+        if self.book.digest == certified or certified != self.ledger.model:
+            return
+        if not self.book.adopt(certified):
+            if self._due(("differs", slot)):
+                self._note(
+                    "fault",
+                    f"slot {slot}: model {round_.state.model.hex()[:16]} came out here, "
+                    f"{certified.hex()[:16]} was certified; fetching that one",
+                )
+            return
+        me = round_.state.position
+        took_part = me is not None and me in (round_.state.view.attempt.survivors or ())
+        self._finish(took_part)
+
+    def _finish(self, took_part: bool) -> None:
+        if self.update is not None:
+            if not took_part:
+                self._note("warning", "this site's update came too late for the round; it starts anew from the merge")
+            self.update = None
+        self._out.append(Merged(self.ledger.round, self.book.digest, took_part))
+
+    # --- between rounds -----------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Tell the leader that there is something to merge."""
+        update = self.update
+        if update is None or update.base != self.ledger.model or self.ledger.attempt is not None:
+            return
+        if self.replica.leader == NOBODY or not self._due("prepared"):
+            return
+        said = Prepared(update.base, update.samples)
+        if self.replica.leading:
+            self._said(self.me.id, said)
+        else:
+            self._say(self.replica.leader, said)
+
+    def _plan(self) -> None:
+        """The leader opens an attempt: when all members are prepared, or enough and no more come."""
+        ledger = self.ledger
+        if not self.replica.leading or ledger.attempt is not None or ledger.policy is None:
+            return
+        if self.book.digest != ledger.model:
+            return
+        fresh = {
+            member: said.samples
+            for member, (said, at) in self._prepared.items()
+            if said.base == ledger.model
+            and member in ledger.registry.members
+            and self._now - at <= 3 * self._patience.retry
+        }
+        enough = len(fresh) >= ledger.policy.peers_min
+        waited = self._now - self._news >= self._patience.grace
+        if not enough or (len(fresh) < len(ledger.registry.members) and not waited):
+            return
+        if not self._due("plan"):
+            return
+        try:
+            self.propose(plan.make_plan(ledger, self.book.layout, fresh, self._draw()))
+        except ShoalError as error:
+            self._note("fault", f"no plan: {error}")
+
+    def _keep_up(self) -> None:
+        """Fetch the certified model where this node did not make it itself."""
+        ledger = self.ledger
+        if self.book.digest == ledger.model or any(
+            not r.state.failure and not r.state.model and r.state.view.certified == ledger.model
+            for r in self.rounds.values()
+        ):
+            return
+        if any(r.state.view.attempt.plan.round == ledger.round + 1 for r in self.rounds.values()):
+            return
+        others = [m for m in sorted(ledger.registry.members) if m != self.me.id]
+        for to, said in self._catch_up.ask(ledger.round, self.book.state_bytes, others):
+            self._say(to, said)
+        state = self._catch_up.whole()
+        if state is None:
+            return
+        try:
+            self.book.restore(state, ledger.model)
+        except ShoalError as error:
+            self._catch_up.distrust()
+            self._note("warning", f"model of round {ledger.round} from a peer: {error}")
+            return
+        self._note("info", f"fetched model {ledger.model.hex()[:16]} of round {ledger.round}")
+        self._finish(took_part=False)
