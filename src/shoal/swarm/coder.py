@@ -6,13 +6,14 @@ rule that looks at each coordinate alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from shoal.errors import ArgumentError, PeerError
+from shoal.kernels.ring import Streams
 from shoal.merge.library import merge
 from shoal.swarm.parcel import Bytes
 
@@ -29,31 +30,34 @@ def fair_shares(units: int, parts: int) -> list[int]:
 
 
 class Coder(Protocol):
-    """The numbers of one attempt.
+    """The numbers of one attempt.  Positions are those of the plan; streams are masks, None in the clear.
 
     sizes  bytes of each shard, in uploads and when merged
     """
 
     sizes: list[int]
 
-    def encode(self, diff: Float32s) -> Bytes:
+    def encode(self, position: int, diff: Float32s, uploaders: Collection[int], streams: Streams | None) -> Bytes:
         """A participant's diff as upload: uint8[sum of sizes].
 
-        raises  ArgumentError  ``diff.nonfinite``, ``diff.length``: this participant must sit the round out
+        uploaders  those that may upload
+        streams    what masks the upload
+        raises     ArgumentError  ``diff.nonfinite``, ``diff.length``: this participant must sit the round out
         """
         ...
 
-    def reduce(self, shard: int, uploads: Mapping[int, Bytes]) -> Bytes:
+    def reduce(self, shard: int, uploads: Mapping[int, Bytes], streams: Streams | None) -> Bytes:
         """The merged shard from the survivors' uploads of it, by position.
 
-        raises  PeerError  ``upload.value``: naming the position whose upload cannot be
+        streams  what takes the masks off the sum
+        raises   PeerError  ``upload.value``: naming the position whose upload cannot be
         """
         ...
 
-    def decode(self, merged: Sequence[Bytes]) -> Float32s:
+    def decode(self, merged: Sequence[Bytes], uploaders: Collection[int], survivors: Collection[int]) -> Float32s:
         """All merged shards -> the merged diff: float32[elements].
 
-        raises  PeerError  ``shard.value``
+        raises  PeerError  ``shard.value``, and others: no honest participants' uploads add up to this
         """
         ...
 
@@ -76,7 +80,7 @@ class ExactCoder:
         self._starts = [0, *ends[:-1]]
         self.sizes = [4 * (b - a) for a, b in zip(self._starts, ends, strict=True)]
 
-    def encode(self, diff: Float32s) -> Bytes:
+    def encode(self, position: int, diff: Float32s, uploaders: Collection[int], streams: Streams | None) -> Bytes:  # noqa: ARG002
         if diff.shape != (self._elements,) or diff.dtype != np.float32:
             raise ArgumentError(
                 "diff.length", f"a diff of {diff.dtype}{list(diff.shape)}; expected float32[{self._elements}]"
@@ -86,7 +90,7 @@ class ExactCoder:
             raise ArgumentError("diff.nonfinite", f"element {place} of the diff is {diff[place]}; expected numbers")
         return np.ascontiguousarray(diff).view(np.uint8)
 
-    def reduce(self, shard: int, uploads: Mapping[int, Bytes]) -> Bytes:  # noqa: ARG002
+    def reduce(self, shard: int, uploads: Mapping[int, Bytes], streams: Streams | None) -> Bytes:  # noqa: ARG002
         inputs = []
         for position in sorted(uploads):
             values = uploads[position].view(np.float32)
@@ -99,7 +103,7 @@ class ExactCoder:
         merged: Float32s = merge(inputs, weights=weights, method=self._rule, **self._settings)
         return merged.view(np.uint8)
 
-    def decode(self, merged: Sequence[Bytes]) -> Float32s:
+    def decode(self, merged: Sequence[Bytes], uploaders: Collection[int], survivors: Collection[int]) -> Float32s:  # noqa: ARG002
         diff = np.empty(self._elements, np.float32)
         for start, data in zip(self._starts, merged, strict=True):
             diff[start : start + data.size // 4] = data.view(np.float32)

@@ -1,0 +1,299 @@
+"""The duties of a secure round that have to do with masks: sharing, opening, checking.
+
+    SHARE    deal; hold what others dealt, say whose shares are here; the coordinator proposes the share-set V1: all
+             that everybody holds, or, where nothing moves, the largest set that holds together
+    REDUCE   every survivor tells its seed; holders give a clerk the halves that are missing; the clerk tells everybody
+    COMMIT   nonces once every shard has a sum; then check sums; a sum that does not pass is not voted for
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import msgspec
+import numpy as np
+
+from shoal.errors import PeerError
+from shoal.ledger.attempt import Attempt
+from shoal.ledger.body import Check, Nonce, Opened, Share, ShareSet, bitmap, positions
+from shoal.secure import check as checks
+from shoal.secure.participant import Commitments, Step
+from shoal.secure.shares import KEY_HALF, SEED_HALF
+from shoal.secure.shares import Opened as OpenedHalf
+from shoal.swarm.core import State
+from shoal.swarm.messages import DealtShare, Holds, Opening
+from shoal.swarm.ring_coder import RingCoder
+
+#: kinds of messages.Opening
+SEED, KEY, SEED_SHARE, KEY_SHARE = 1, 2, 3, 4
+
+
+def _id(attempt: Attempt, position: int) -> bytes:
+    return attempt.plan.participants[position].member
+
+
+# --- SHARE -----------------------------------------------------------------------------------------------------------
+
+
+def deal(state: State) -> None:
+    """Draw and share the secrets of this slot, once; then say them again to those that may have missed them."""
+    privacy, me = state.privacy, state.position
+    if privacy is None or me is None or (state.diff is None and privacy.step == Step.DEAL):
+        return
+    if privacy.step == Step.DEAL:
+        state.dealt, state.sealed = privacy.deal()
+    if state.dealt is None or privacy.step != Step.HOLD:
+        return
+    if me not in state.view.attempt.shares:
+        state.propose("share", Share(state.slot, state.dealt.root, state.dealt.seed, state.dealt.nonce))
+    elif state.due("deal"):
+        for holder, sealed in state.sealed.items():
+            state.send(holder, DealtShare(state.slot, sealed))
+
+
+def on_share(state: State, peer: bytes, said: DealtShare) -> None:
+    """Keep a sealed share until its dealer's commitments are in the ledger."""
+    if state.view.attempt.position(peer) is not None:
+        state.waiting[peer] = said.sealed
+
+
+def hold(state: State) -> None:
+    """Take the shares that fit what their dealers wrote into the ledger; tell the coordinator whose are here."""
+    privacy, attempt = state.privacy, state.view.attempt
+    if privacy is None or privacy.step != Step.HOLD:
+        return
+    for position, share in attempt.shares.items():
+        dealer = _id(attempt, position)
+        sealed = state.waiting.pop(dealer, None)
+        if sealed is None or dealer in privacy.holds:
+            continue
+        try:
+            privacy.hold(dealer, sealed, Commitments(share.root, share.seed_commitment, share.nonce_commitment))
+        except PeerError as error:
+            state.notes.append(str(error))
+            continue
+        state.progress()
+    held = {p for p in attempt.shares if _id(attempt, p) in privacy.holds}
+    if state.due(("holds", tuple(sorted(held)))):
+        said = Holds(state.slot, bitmap(held, attempt.size))
+        for to in {state.coordinator, state.view.leader} - {b""}:
+            if attempt.position(to) is not None:
+                state.send(to, said)
+
+
+def on_holds(state: State, peer: bytes, said: Holds) -> None:
+    attempt = state.view.attempt
+    position, held = attempt.position(peer), positions(said.dealers, attempt.size)
+    if position is not None and held is not None:
+        state.holders[position] = held
+
+
+def share_set(state: State) -> None:
+    """The coordinator proposes V1."""
+    attempt = state.view.attempt
+    if not state.coordinates or attempt.shared is not None:
+        return
+    members = set(attempt.shares)
+    everybody = set(range(attempt.size))
+    # Where somebody is missing, wait for as long as anything moves.
+    if members != everybody and not state.stalled:
+        return
+    found = mutual(members, state.holders)
+    if found == everybody or (state.stalled and len(found) >= attempt.floor):
+        state.propose("share-set", ShareSet(state.slot, bitmap(found, attempt.size)))
+
+
+def mutual(members: set[int], holders: dict[int, set[int]]) -> set[int]:
+    """A largest set, found greedily, in which everybody holds everybody's share."""
+    found = {p for p in members if p in holders and p in holders[p]}
+    while found:
+        lacking = {p: len(found - holders[p]) + sum(p not in holders[q] for q in found) for p in found}
+        worst = max(sorted(found), key=lambda p: lacking[p])
+        if lacking[worst] == 0:
+            break
+        found.remove(worst)
+    return found
+
+
+def begin(state: State) -> None:
+    """The share-set is in the ledger."""
+    privacy, shared = state.privacy, state.view.attempt.shared
+    if privacy is None or shared is None or privacy.step != Step.HOLD:
+        return
+    try:
+        privacy.begin(_id(state.view.attempt, p) for p in sorted(shared))
+    except PeerError as error:
+        state.sits_out = str(error)
+
+
+# --- REDUCE ----------------------------------------------------------------------------------------------------------
+
+
+def certify(state: State) -> None:
+    """The survivor certificate is in the ledger, and with it which half of each secret may be given."""
+    privacy, attempt = state.privacy, state.view.attempt
+    if privacy is None or attempt.survivors is None or privacy.step != Step.MASK:
+        return
+    privacy.certify(_id(attempt, p) for p in sorted(attempt.survivors))
+    for peer, said in state.early:
+        on_opening(state, peer, said)
+    state.early.clear()
+
+
+def open_(state: State) -> None:
+    """Tell the own seed; give clerks the halves of what nobody tells; the coordinator notes what was opened."""
+    privacy, attempt, me = state.privacy, state.view.attempt, state.position
+    if privacy is None or privacy.step != Step.OPEN or attempt.survivors is None or me is None:
+        return
+    if me in attempt.survivors and state.due("seed"):
+        state.tell_all(Opening(state.slot, me, SEED, privacy.own_seed()))
+    seeds, keys = privacy.wanted()
+    for subject in sorted(keys | (seeds if state.waited else frozenset())):
+        position = attempt.position(subject)
+        assert position is not None
+        if not state.due(("half", position)):
+            continue
+        half = privacy.half_of(subject) if subject in privacy.holds else None
+        if half is not None:
+            kind = SEED_SHARE if half.which == SEED_HALF else KEY_SHARE
+            state.send(clerk(state, position), Opening(state.slot, position, kind, msgspec.msgpack.encode(half)))
+    _note_opened(state)
+
+
+def clerk(state: State, subject: int) -> bytes:
+    """Who puts a secret together: a survivor, the next one where nothing moves."""
+    survivors = sorted(state.view.attempt.survivors or ())
+    return state.peer(survivors[(subject + state.turns) % len(survivors)])
+
+
+def _note_opened(state: State) -> None:
+    privacy, attempt = state.privacy, state.view.attempt
+    if privacy is None or not state.coordinates or any(privacy.wanted()):
+        return
+    seeds = set(attempt.survivors or ()) - attempt.opened_seeds
+    fallen = {p for p in (attempt.shared or set()) - (attempt.survivors or set()) if p not in attempt.opened_keys}
+    if seeds or fallen:
+        state.propose("opened", Opened(state.slot, bitmap(seeds, attempt.size), bitmap(fallen, attempt.size)))
+
+
+def on_opening(state: State, peer: bytes, said: Opening) -> None:
+    """A secret, or a share of one: believed only if it fits the commitment in the ledger."""
+    privacy, attempt = state.privacy, state.view.attempt
+    if privacy is None or attempt.position(peer) is None or said.subject >= attempt.size:
+        return
+    if privacy.step != Step.OPEN:
+        if len(state.early) < 4 * attempt.size:
+            state.early.append((peer, said))
+        return
+    subject = _id(attempt, said.subject)
+    try:
+        if said.kind == SEED:
+            privacy.take_seed(subject, said.data)
+        elif said.kind == KEY:
+            privacy.take_key(subject, said.data)
+        else:
+            half = msgspec.msgpack.decode(said.data, type=OpenedHalf)
+            secret = privacy.take_half(subject, peer, half)
+            if secret is not None:
+                kind = SEED if half.which == SEED_HALF else KEY
+                state.tell_all(Opening(state.slot, said.subject, kind, secret))
+    except (PeerError, msgspec.MsgspecError) as error:
+        state.notes.append(f"{peer.hex()[:16]}: {error}")
+        return
+    state.progress()
+
+
+# --- COMMIT ----------------------------------------------------------------------------------------------------------
+
+
+def tell_nonce(state: State) -> None:
+    """Once every shard has a sum: the nonce that was committed to before anybody knew one."""
+    privacy, attempt, me = state.privacy, state.view.attempt, state.position
+    if privacy is None or privacy.step != Step.OPEN or me is None or me in attempt.nonces:
+        return
+    if state.dealt is not None and len(attempt.shards) == len(attempt.plan.shards):
+        state.propose("nonce", Nonce(state.slot, privacy.nonce))
+
+
+def challenge(state: State, roots: list[bytes]) -> tuple[bytes, int] | None:
+    """(beta, number of checks), once every survivor has told its nonce, or those that do not are waited for no more.
+
+    The set is fixed by the first check in the ledger; so nonces count that stand before it.
+    """
+    attempt = state.view.attempt
+    survivors = attempt.survivors or set()
+    told = {p: n for p, n in state.nonces.items() if p in survivors}
+    if not attempt.checks and len(told) < len(survivors) and not state.stalled:
+        return None
+    if not told:
+        return None
+    by_id = {_id(attempt, p): nonce for p, nonce in told.items()}
+    return checks.challenge(attempt.rid, roots, by_id), checks.checks_for(len(survivors) - len(told))
+
+
+def vouch(state: State, roots: list[bytes]) -> None:
+    """Tell the check sums of this participant's own upload."""
+    privacy, attempt, me = state.privacy, state.view.attempt, state.position
+    if privacy is None or privacy.step != Step.OPEN or me is None or me not in (attempt.survivors or ()):
+        return
+    if (me, me, 0) in attempt.checks or state.own is None or any(privacy.wanted()):
+        return
+    found = challenge(state, roots)
+    if found is None:
+        return
+    name = f"vouch {found[0].hex()[:8]}"
+    sums = state.compute(name, partial(_own_sums, state, *found))
+    if sums is not None:
+        state.propose("check", Check(state.slot, me, 0, checks.encode_sums(sums, _coder(state).bits)))
+
+
+def _coder(state: State) -> RingCoder:
+    assert isinstance(state.coder, RingCoder)
+    return state.coder
+
+
+def _own_sums(state: State, beta: bytes, count: int) -> checks.Sums:
+    coder, privacy, own = _coder(state), state.privacy, state.own
+    assert privacy is not None and own is not None
+    model = own.data[: own.data.size - coder.sizes[-1]]
+    return checks.vouched(model, coder.bits, privacy.vouching(), beta, 0, count)
+
+
+def passes(state: State, roots: list[bytes]) -> bool | None:
+    """Whether the gathered sums are what the survivors vouch for; None while check sums are missing.
+
+    A survivor that vanished vouches for nothing: then the check is left out where nothing moves, and said.
+    """
+    attempt = state.view.attempt
+    survivors = attempt.survivors or set()
+    told = {p: data for (author, p), data in state.check_sums.items() if author == p and p in survivors}
+    found = challenge(state, roots)
+    if found is None:
+        return None
+    if len(told) < len(survivors):
+        if state.stalled:
+            state.unchecked = True
+            return True
+        return None
+    beta, count = found
+    total = state.compute(f"check {beta.hex()[:8]}", partial(_sums, state, beta, count))
+    if total is None:
+        return None
+    bits = _coder(state).bits
+    try:
+        sums = [checks.decode_sums(data, bits, count) for data in told.values()]
+    except PeerError as error:
+        state.notes.append(str(error))
+        return False
+    return checks.agree(sums, total, bits)
+
+
+def _sums(state: State, beta: bytes, count: int) -> checks.Sums:
+    coder = _coder(state)
+    total = np.zeros(count, np.uint64)
+    for shard, first in enumerate(coder.places):
+        total = total + checks.check_sums(state.sums[shard].data, coder.bits, beta, first, count)
+    return total & np.uint64(2**coder.bits - 1)
+
+
+assert (SEED_HALF, KEY_HALF) == (2, 1)
