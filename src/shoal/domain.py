@@ -13,6 +13,9 @@ import hashlib
 from typing import Final
 
 DIGEST_BYTES: Final = 32
+#: domains of the ledger, and of secure aggregation
+LEDGER: Final = b"shoal-ledger/v1/"
+SECURE: Final = b"swarm-secagg/v1/"
 
 
 def le64(number: int) -> bytes:

@@ -6,6 +6,7 @@ Statements are appended in the order in which they are made; what breaks a rule 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -15,7 +16,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "ledger"))
 from swarm_builder import SwarmBuilder
 
 from shoal.errors import PeerError, ShoalError
-from shoal.ledger.body import ModelCertificate
+from shoal.ledger.body import ModelCertificate, RoundPlan
+from shoal.secure.journal import MemoryJournal
+from shoal.secure.keys import EpochKeys
+from shoal.secure.participant import Participant, Secrets, Slot
+from shoal.secure.seeds import Party, SlotName
 from shoal.swarm.actions import Action, Compute, Propose, Send, SendChunk
 from shoal.swarm.coder import Coder
 from shoal.swarm.core import Patience, State, View
@@ -26,12 +31,15 @@ from shoal.swarm.round import Round
 class Member:
     """One member: its round, what it signed, which model came out."""
 
-    def __init__(self, table: RoundTable, who: bytes, coder: Coder, diff: np.ndarray | None) -> None:
+    def __init__(
+        self, table: RoundTable, who: bytes, coder: Coder, diff: np.ndarray | None, privacy: Participant | None
+    ) -> None:
         self.signed: dict[int, bytes] = {}
         self.merged: np.ndarray | None = None
         self.table = table
         self.who = who
-        state = State(table.builder.people[who], table.view(), coder, diff, self.settle, self.may_sign, table.patience)
+        me = table.builder.people[who]
+        state = State(me, table.view(), coder, diff, self.settle, self.may_sign, privacy, table.patience)
         self.round = Round(state)
 
     def settle(self, diff: np.ndarray) -> bytes:
@@ -45,13 +53,23 @@ class Member:
 
 
 class RoundTable:
-    """``diffs``: by position; None for one that has none.  ``lose``: share of messages and chunks that get lost."""
+    """``diffs``: by position; None for one that has none.  ``lose``: share of messages and chunks that get lost.
+    ``coder``: the coder of a plan and its rid; in a secure round each member gets one of its own."""
 
-    def __init__(self, diffs: list[np.ndarray | None], coder: Coder, seed: int = 0, lose: float = 0.0) -> None:
-        self.builder = SwarmBuilder(members=len(diffs), secure=False)
+    def __init__(
+        self,
+        diffs: list[np.ndarray | None],
+        coder: Callable[[RoundPlan, bytes], Coder],
+        shards: int,
+        seed: int = 0,
+        lose: float = 0.0,
+        secure: bool = False,
+    ) -> None:
+        self.builder = SwarmBuilder(members=len(diffs), secure=secure)
         self.patience = Patience(retry=3, grace=12, give_up=60)
-        self.builder.say(self.builder.plan(len(coder.sizes)))
+        self.builder.say(self.builder.plan(shards))
         self.attempt = self.builder.ledger.state.attempt
+        plan, rid = self.attempt.plan, self.attempt.rid
         self.certified = b""
         self.random = Random(seed)
         self.lose = lose
@@ -59,8 +77,23 @@ class RoundTable:
         self.refused: list[str] = []
         self.log: list[str] = []
         self.ids = [p.member for p in self.attempt.plan.participants]
-        self.members = {who: Member(self, who, coder, d) for who, d in zip(self.ids, diffs, strict=True)}
+        privacy = self._secrets() if secure else dict.fromkeys(self.ids)
+        self.members = {
+            who: Member(self, who, coder(plan, rid), d, privacy[who]) for who, d in zip(self.ids, diffs, strict=True)
+        }
         self._queue: list[tuple[bytes, bytes, Action]] = []
+
+    def _secrets(self) -> dict[bytes, Participant]:
+        """A participant with keys for each member."""
+        plan, draw = self.attempt.plan, self.random.randbytes
+        keys = {i: EpochKeys.generate(plan.slot, draw) for i in self.ids}
+        parties = tuple(Party(i, keys[i].batch(plan.slot, 1)[0], keys[i].share_public) for i in self.ids)
+        name = SlotName(self.builder.genesis, 0, plan.slot, self.attempt.rid)
+        slot = Slot(name, parties, plan.thresholds, plan.thresholds.q == 2)
+        return {
+            i: Participant(i, slot, Secrets(k.one_time(plan.slot), k.share_private), MemoryJournal(), draw)
+            for i, k in keys.items()
+        }
 
     def view(self) -> View:
         members = self.builder.ledger.state.registry.members
@@ -105,6 +138,8 @@ class RoundTable:
             self.refused.append(str(error))
             return
         self.log.append(f"{type(action.body).__name__} by {self.ids.index(member.who)}")
+        for other in self.members.values():
+            other.round.decided(member.who, action.body)
         if isinstance(action.body, ModelCertificate):
             self.certified = action.body.model
 

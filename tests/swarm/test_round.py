@@ -18,7 +18,8 @@ def diffs(n: int, elements: int, seed: int = 0) -> list[np.ndarray]:
 
 def table(n: int, elements: int = 1000, rule: str = "mean", seed: int = 0, lose: float = 0.0, **settings) -> RoundTable:
     weights = [100 + 7 * i for i in range(n)]
-    return RoundTable(diffs(n, elements, seed), ExactCoder(elements, n, weights, rule, settings), seed, lose)
+    coder = ExactCoder(elements, n, weights, rule, settings)
+    return RoundTable(diffs(n, elements, seed), lambda _plan, _rid: coder, n, seed, lose)
 
 
 def agree(t: RoundTable, survivors: list[int], rule: str = "mean") -> None:

@@ -15,7 +15,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,21 +24,19 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from shoal.diff.ring_width import Width
 from shoal.diff.scales import Scales
-from shoal.domain import labelled
+from shoal.domain import SECURE, labelled
 from shoal.errors import ArgumentError
 from shoal.kernels import coding
 from shoal.kernels.coding import Blocks, BlockSums, Spec, StreamKeys
 from shoal.kernels.reference_coding import DITHER_VALUES, Float32s, Int64s
 from shoal.kernels.ring import Bytes, Streams
 
-#: domain of everything that a slot derives
-DOMAIN: Final = b"swarm-secagg/v1/"
 Rounding = Literal["public", "private"]
 
 
 def derived_key(seed: bytes, label: str, rid: bytes) -> bytes:
     """HKDF-Expand-SHA256 of the plan's seed for one use in one slot: 32 bytes."""
-    return HKDFExpand(SHA256(), 32, labelled(DOMAIN, label, rid)).derive(seed)
+    return HKDFExpand(SHA256(), 32, labelled(SECURE, label, rid)).derive(seed)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from shoal.domain import DIGEST_BYTES, hashed, le64
+from shoal.domain import DIGEST_BYTES, LEDGER, hashed, le64
 
 __all__ = ["DIGEST_BYTES", "DOMAIN", "ZERO_DIGEST", "digest", "le64"]
 
 ZERO_DIGEST: Final = bytes(DIGEST_BYTES)
-DOMAIN: Final = b"shoal-ledger/v1/"
+DOMAIN: Final = LEDGER
 
 
 def digest(label: str, *parts: bytes) -> bytes:

@@ -21,6 +21,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from shoal.domain import LEDGER, hashed
 from shoal.errors import PeerError
 from shoal.kernels import ring
 from shoal.kernels.ring import Bytes, Streams
@@ -35,8 +36,8 @@ _LANES: Final = (ring.LANE_CHECK, ring.LANE_CHECK_MORE)
 
 
 def nonce_commitment(slot: int, who: bytes, nonce: bytes) -> bytes:
-    """What a participant commits to before it knows any sum."""
-    return digest("nonce", le64(slot), who, nonce)
+    """What a participant commits to before it knows any sum; in the ledger's domain, whose rules check it."""
+    return hashed(LEDGER, "nonce", le64(slot), who, nonce)
 
 
 def challenge(rid: bytes, roots: Sequence[bytes], nonces: Mapping[bytes, bytes]) -> bytes:

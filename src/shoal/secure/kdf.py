@@ -15,11 +15,11 @@ from typing import Final
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from shoal.domain import DIGEST_BYTES, hashed, labelled, le64
+from shoal.domain import DIGEST_BYTES, SECURE, hashed, labelled, le64
 
 __all__ = ["DIGEST_BYTES", "DOMAIN", "derive", "digest", "extract", "le64"]
 
-DOMAIN: Final = b"swarm-secagg/v1/"
+DOMAIN: Final = SECURE
 
 
 def digest(label: str, *parts: bytes) -> bytes:

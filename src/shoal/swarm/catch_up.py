@@ -89,9 +89,7 @@ class CatchUp:
 
     # --- serving ------------------------------------------------------------------------------------------------------
 
-    def serve(
-        self, want: Want, book: Book, round_: int, model: bytes
-    ) -> Iterator[bytes | tuple[bytes, memoryview]]:
+    def serve(self, want: Want, book: Book, round_: int, model: bytes) -> Iterator[bytes | tuple[bytes, memoryview]]:
         """Frames that answer a Want: of the control plane, or (header, chunk)."""
         if want.subject != round_ or book.digest != model:
             yield encode_said(Lacks(want.slot, MODEL, want.subject))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from shoal.domain import hashed
 from shoal.errors import PeerError
 from shoal.ledger.attempt import Attempt
-from shoal.ledger.body import ModelCertificate, Vote
+from shoal.ledger.body import Complaint, ModelCertificate, Vote
 from shoal.ledger.certificate import collect, model_statement
 from shoal.ledger.certificate import vote as sign
 from shoal.ledger.identity import signature_holds
+from shoal.swarm import secrecy
 from shoal.swarm.core import State
 from shoal.swarm.messages import MERGED, ModelVote
-from shoal.swarm.parcel import DOMAIN, Parcel
+from shoal.swarm.parcel import DOMAIN, Bytes, Parcel
 
 
 def shard_roots(attempt: Attempt) -> list[bytes]:
@@ -54,8 +57,23 @@ def gather(state: State) -> None:
         if data is not None:
             state.sums[shard] = Parcel(data, state.merged_cuts(shard))
             merged.append(data)
-    if len(merged) == len(roots):
-        state.model = state.compute("decode", lambda: state.settle(state.coder.decode(merged))) or b""
+    if len(merged) < len(roots):
+        return
+    if attempt.secure and not state.view.certified:
+        secrecy.vouch(state, roots)
+        passed = secrecy.passes(state, roots)
+        if passed is False:
+            state.failure = "the sums are not what the survivors vouch for: this node does not vote for them"
+            state.propose("wrong sum", Complaint(state.slot, state.failure))
+        if not passed:
+            return
+    state.model = state.compute("decode", partial(_decode, state, merged)) or b""
+
+
+def _decode(state: State, merged: list[Bytes]) -> bytes:
+    attempt = state.view.attempt
+    uploaders = set(attempt.shared or ()) if attempt.secure else set(range(attempt.size))
+    return state.settle(state.coder.decode(merged, uploaders, attempt.survivors or set()))
 
 
 def vote(state: State) -> None:
@@ -76,8 +94,10 @@ def on_vote(state: State, peer: bytes, said: ModelVote) -> None:
     key = state.view.keys.get(peer)
     if key is None or attempt.position(peer) is None or not signature_holds(key, said.signature, statement):
         return
-    state.votes.setdefault(b"M" + said.root + said.model, {})[peer] = Vote(peer, said.signature)
-    state.progress()
+    votes = state.votes.setdefault(b"M" + said.root + said.model, {})
+    if peer not in votes:
+        votes[peer] = Vote(peer, said.signature)
+        state.progress()
 
 
 def certify(state: State) -> None:

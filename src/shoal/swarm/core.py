@@ -16,10 +16,11 @@ from shoal.ledger.attempt import Attempt
 from shoal.ledger.body import Body, Vote
 from shoal.ledger.identity import Identity
 from shoal.limits import WINDOW_CHUNKS_ALL
+from shoal.secure.participant import Commitments, Participant
 from shoal.swarm.actions import Action, Compute, Propose, Send, SendChunk
 from shoal.swarm.coder import Coder, Float32s
 from shoal.swarm.fetch import Fetch
-from shoal.swarm.messages import UPLOAD, AnySaid, ChunkHead, Lacks, Offer, Want
+from shoal.swarm.messages import UPLOAD, AnySaid, ChunkHead, Lacks, Offer, Opening, Want
 from shoal.swarm.parcel import Bytes, Gathering, Parcel, cuts
 
 
@@ -60,6 +61,13 @@ class State:
     diff      this node's update, None if it only looks on
     settle    merged diff -> digest of the new model, which the node keeps; heavy
     may_sign  whether this survivor set may be signed for this slot; durable before it answers True
+    privacy   this node's secrets of the slot; None in the clear, and where it does not take part
+    dealt     its commitments, once dealt;  sealed  its shares, by holder
+    waiting   sealed shares whose dealer is not in the ledger yet;  holders  position -> whose shares it says it has
+    early     openings that came before the survivor certificate
+    nonces, check_sums   as told in the ledger: position -> nonce, (author, subject) -> values
+    unchecked  a survivor vanished before it vouched, so the sums were not checked
+    notes     lines for the operator
     inbox     where what this node says to itself goes
     sits_out  why this node's own update cannot enter; it does its other duties all the same
     failure   why this node cannot go on at all, for the operator; "" if it can
@@ -72,6 +80,7 @@ class State:
     diff: Float32s | None
     settle: Callable[[Float32s], bytes]
     may_sign: Callable[[int, bytes], bool]
+    privacy: Participant | None = None
     patience: Patience = field(default_factory=Patience)
     sits_out: str = ""
     failure: str = ""
@@ -81,6 +90,15 @@ class State:
     fetches: dict[tuple[int, int, int], Fetch] = field(default_factory=dict)
     offers: dict[tuple[int, int], bytes] = field(default_factory=dict)
     votes: dict[bytes, dict[bytes, Vote]] = field(default_factory=dict)
+    dealt: Commitments | None = None
+    sealed: dict[bytes, bytes] = field(default_factory=dict)
+    waiting: dict[bytes, bytes] = field(default_factory=dict)
+    holders: dict[int, set[int]] = field(default_factory=dict)
+    early: list[tuple[bytes, Opening]] = field(default_factory=list)
+    nonces: dict[int, bytes] = field(default_factory=dict)
+    check_sums: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    unchecked: bool = False
+    notes: list[str] = field(default_factory=list)
     inbox: Callable[[bytes, AnySaid], None] = lambda _peer, _said: None
     now: int = 0
     still: int = 0
@@ -107,16 +125,20 @@ class State:
     def stalled(self) -> bool:
         return self.still >= self.patience.grace
 
+    @property
+    def turns(self) -> int:
+        """How many times over nothing has moved: who comes next where one does not do its duty."""
+        return self.still // self.patience.grace
+
     def peer(self, position: int) -> bytes:
         return self.view.attempt.plan.participants[position].member
 
     @property
     def coordinator(self) -> bytes:
         attempt = self.view.attempt
-        overdue = self.still // self.patience.grace
-        if attempt.position(self.view.leader) is not None and not overdue:
+        if attempt.position(self.view.leader) is not None and not self.turns:
             return self.view.leader
-        return self.peer((self.slot + overdue) % attempt.size)
+        return self.peer((self.slot + self.turns) % attempt.size)
 
     @property
     def coordinates(self) -> bool:

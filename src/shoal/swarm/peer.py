@@ -135,7 +135,7 @@ class Peer:
             self.refused[error.code] += 1
             return
         if isinstance(message, messages.Said):
-            self._said(peer, message)  # type: ignore[arg-type]
+            self._said(peer, message)
         else:
             self.replica.step(peer, message)
 

@@ -33,12 +33,14 @@ class RingCoder:
 
     scales       table that the plan names
     next_scales  that of the next round, once a sum was decoded
+    own          what the sum will contain of this participant, where residuals are carried, once it was encoded
     """
 
     def __init__(self, plan: RoundPlan, rid: bytes, scales: Scales) -> None:
         samples = [p.samples for p in plan.participants]
         self.scales = scales
         self.next_scales: Scales | None = None
+        self.own: Float32s | None = None
         self._plan = plan
         self._rid = rid
         self._width = Width.public(samples, plan.bits)
@@ -71,7 +73,14 @@ class RingCoder:
         alpha = self._alphas[position]
         out = np.empty(sum(self.sizes), np.uint8)
         model = out[: out.size - self.sizes[-1]]
-        sums = self._quantiser(uploaders).encode(position, alpha.value, diff, model, streams=streams)
+        quantiser = self._quantiser(uploaders)
+        if self.carries:
+            sums = quantiser.encode(position, alpha.value, diff, model)
+            self.own = residual.own_part(quantiser, position, alpha.value, model)
+            if streams is not None:
+                ring.add_streams(model, self.bits, streams, ring.LANE_MODEL, 0, model)
+        else:
+            sums = quantiser.encode(position, alpha.value, diff, model, streams=streams)
         squares = self._squares(diff, alpha.value, sums.squares)
         lane = statistics.words_of(self.scales, squares, sums, len(self._alphas)).view(np.uint8)
         if streams is not None:
@@ -106,14 +115,6 @@ class RingCoder:
         self.next_scales = next_scales(grid, found.rms, kappa(self._width.bound, 1))
         return diff
 
-    def own_part(self, position: int, upload: Bytes, uploaders: Collection[int], streams: Streams | None) -> Float32s:
-        """What of this participant's diff the sum will contain."""
-        model = upload[: upload.size - self.sizes[-1]]
-        masks = None if streams is None else streams.opposite()
-        return residual.own_part(
-            self._quantiser(uploaders), position, self._alphas[position].value, model, streams=masks
-        )
-
     def _quantiser(self, uploaders: Collection[int]) -> Quantiser:
         return Quantiser(self.scales, self._width, self._plan.seed, self._rid, tuple(sorted(uploaders)))
 
@@ -137,6 +138,6 @@ class RingCoder:
 
 
 def first_scales(grid: Grid, clip: float = 16.0) -> Scales:
-    """The table before any statistics are known: one clip for all, wide enough for any update that is one, for a ring of
-    32 bits, whose steps then are about as fine as float32 is near 1."""
+    """The table before any statistics are known: one clip for all, wide enough for any sensible update, for a ring of 32
+    bits, whose steps are then about as fine as float32 is near 1."""
     return Scales(grid, 1.0, np.full(grid.blocks, clip, np.float32))

@@ -5,9 +5,10 @@ is missing, and repeats what has had no effect.  So it does not matter in which 
 whether this node has just been restarted.
 
     phase      until the ledger has        duties of a member (position in the plan, owner, coordinator)
+    SHARE      share-set (secure only)     deal, hold; propose the share-set (coordinator)
     UPLOAD     survivor certificate        upload; collect and receipt (owner); ask for votes, certify (coordinator)
-    REDUCE     the sum of every shard      collect (backup), sum and tell (owner)
-    COMMIT     model certificate           as before; gather, decode, vote; certify (coordinator)
+    REDUCE     the sum of every shard      open secrets; collect (backup), sum and tell (owner)
+    COMMIT     model certificate           as before; gather, vouch and check, decode, vote; certify (coordinator)
     LINGER     (certified)                 gather and decode, if not done; serve others
 
 The *coordinator* is the ledger's leader if it takes part, else a participant that all agree on; where one stands still
@@ -25,14 +26,27 @@ from typing import Any, Final
 
 from shoal.errors import ShoalError
 from shoal.ledger.attempt import Attempt
-from shoal.ledger.body import Abort
-from shoal.swarm import commit, survive, upload
+from shoal.ledger.body import Abort, Body, Check, Nonce
+from shoal.swarm import commit, secrecy, survive, upload
 from shoal.swarm.actions import Action
 from shoal.swarm.core import State, View
-from shoal.swarm.messages import AnySaid, AskVote, ChunkHead, Lacks, ModelVote, Offer, SurvivorVote, Want
+from shoal.swarm.messages import (
+    AnySaid,
+    AskVote,
+    ChunkHead,
+    DealtShare,
+    Holds,
+    Lacks,
+    ModelVote,
+    Offer,
+    Opening,
+    SurvivorVote,
+    Want,
+)
 
 
 class Phase(IntEnum):
+    SHARE = 0
     UPLOAD = 1
     REDUCE = 2
     COMMIT = 3
@@ -44,13 +58,13 @@ def phase_of(attempt: Attempt, certified: bytes) -> Phase:
     if certified:
         return Phase.LINGER
     if attempt.survivors is None:
-        return Phase.UPLOAD
+        return Phase.SHARE if attempt.secure and attempt.shared is None else Phase.UPLOAD
     return Phase.REDUCE if len(attempt.shards) < len(attempt.plan.shards) else Phase.COMMIT
 
 
 def _give_up(state: State) -> None:
     """The coordinator ends an attempt that stands still; after a survivor certificate its updates are void."""
-    if state.still >= state.patience.give_up and state.coordinates:
+    if not state.view.certified and state.still >= state.patience.give_up and state.coordinates:
         discard = state.view.attempt.survivors is not None
         phase = phase_of(state.view.attempt, state.view.certified).name
         state.propose("abort", Abort(state.slot, discard, f"no progress in phase {phase} for {state.still} ticks"))
@@ -72,12 +86,18 @@ def _on_lacks(state: State, peer: bytes, said: Lacks) -> None:
 
 
 Duty = Callable[[State], None]
+_OWN: Final[tuple[Duty, ...]] = (upload.collect, upload.reduce)
 PHASES: Final[dict[Phase, tuple[Duty, ...]]] = {
-    Phase.UPLOAD: (upload.upload, upload.collect, upload.receipt, survive.ask, survive.certify, _give_up),
-    Phase.REDUCE: (upload.collect, upload.reduce, _give_up),
-    Phase.COMMIT: (upload.collect, upload.reduce, commit.gather, commit.vote, commit.certify, _give_up),
+    Phase.SHARE: (secrecy.deal, secrecy.hold, secrecy.share_set, _give_up),
+    Phase.UPLOAD: (
+        secrecy.begin, upload.upload, upload.collect, upload.receipt, survive.ask, survive.certify, _give_up,
+    ),
+    Phase.REDUCE: (secrecy.certify, secrecy.open_, *_OWN, _give_up),
+    Phase.COMMIT: (
+        secrecy.certify, secrecy.open_, *_OWN, secrecy.tell_nonce, commit.gather, commit.vote, commit.certify, _give_up,
+    ),
     Phase.LINGER: (commit.gather,),
-}
+}  # fmt: skip
 HANDLERS: Final[dict[type, Callable[[State, bytes, Any], None]]] = {
     Offer: _on_offer,
     Want: _on_want,
@@ -85,6 +105,9 @@ HANDLERS: Final[dict[type, Callable[[State, bytes, Any], None]]] = {
     AskVote: survive.on_ask,
     SurvivorVote: survive.on_vote,
     ModelVote: commit.on_vote,
+    DealtShare: secrecy.on_share,
+    Holds: secrecy.on_holds,
+    Opening: secrecy.on_opening,
 }
 
 
@@ -126,6 +149,16 @@ class Round:
             elif fetch.source == peer and not fetch.gathering.complete:
                 fetch.next_source()
 
+    def decided(self, author: bytes, body: Body) -> None:
+        """A statement of this slot stands in the ledger.  The ledger's state holds the rest; these it does not keep."""
+        state, position = self.state, self.state.view.attempt.position(author)
+        if position is None:
+            return
+        if isinstance(body, Nonce) and not state.check_sums:
+            state.nonces[position] = body.nonce
+        elif isinstance(body, Check) and body.part == 0:
+            state.check_sums[(position, body.subject)] = body.values
+
     def computed(self, name: str, result: Any) -> None:
         """What a `Compute` gave, or the ShoalError that it raised."""
         self.state.computing.discard(name)
@@ -146,9 +179,8 @@ class Round:
         if facts != self._facts:
             self._facts = facts
             state.progress()
-        if not state.failure:
-            for duty in PHASES[self.phase]:
-                duty(state)
+        for duty in (_give_up,) if state.failure else PHASES[self.phase]:
+            duty(state)
         state.ask()
 
     def take(self) -> list[Action]:

@@ -1,9 +1,9 @@
 """The duties of a secure round that have to do with masks: sharing, opening, checking.
 
-    SHARE    deal; hold what others dealt, say whose shares are here; the coordinator proposes the share-set V1: all
-             that everybody holds, or, where nothing moves, the largest set that holds together
-    REDUCE   every survivor tells its seed; holders give a clerk the halves that are missing; the clerk tells everybody
-    COMMIT   nonces once every shard has a sum; then check sums; a sum that does not pass is not voted for
+SHARE    deal; hold what others dealt, say whose shares are here; the coordinator proposes the share-set V1: all
+         that everybody holds, or, where nothing moves, the largest set that holds together
+REDUCE   every survivor tells its seed; holders give a clerk the halves that are missing; the clerk tells everybody
+COMMIT   nonces once every shard has a sum; then check sums; a sum that does not pass is not voted for
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def open_(state: State) -> None:
     if me in attempt.survivors and state.due("seed"):
         state.tell_all(Opening(state.slot, me, SEED, privacy.own_seed()))
     seeds, keys = privacy.wanted()
-    for subject in sorted(keys | (seeds if state.waited else frozenset())):
+    for subject in sorted(keys | (seeds if state.stalled else frozenset())):
         position = attempt.position(subject)
         assert position is not None
         if not state.due(("half", position)):
@@ -186,6 +186,7 @@ def on_opening(state: State, peer: bytes, said: Opening) -> None:
             state.early.append((peer, said))
         return
     subject = _id(attempt, said.subject)
+    before = privacy.wanted()
     try:
         if said.kind == SEED:
             privacy.take_seed(subject, said.data)
@@ -200,7 +201,8 @@ def on_opening(state: State, peer: bytes, said: Opening) -> None:
     except (PeerError, msgspec.MsgspecError) as error:
         state.notes.append(f"{peer.hex()[:16]}: {error}")
         return
-    state.progress()
+    if privacy.wanted() != before:
+        state.progress()
 
 
 # --- COMMIT ----------------------------------------------------------------------------------------------------------

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from shoal.errors import PeerError
 from shoal.ledger.attempt import Attempt
 from shoal.ledger.body import SurvivorCertificate, Vote, bitmap, positions
 from shoal.ledger.certificate import collect, survivors_statement, vote
 from shoal.ledger.identity import signature_holds
+from shoal.secure.participant import Step
 from shoal.swarm.core import State
 from shoal.swarm.messages import AskVote, SurvivorVote
 
@@ -38,10 +40,23 @@ def on_ask(state: State, peer: bytes, said: AskVote) -> None:
     asked = positions(said.survivors, attempt.size)
     if asked is None or len(asked) < attempt.floor or not asked <= arrived_everywhere(attempt):
         return
-    if not state.may_sign(state.slot, said.survivors):
+    if not _may_sign(state, asked, said.survivors):
         return
     signed = vote(survivors_statement(attempt.rid, said.survivors), state.me)
     state.send(peer, SurvivorVote(state.slot, said.survivors, signed.signature))
+
+
+def _may_sign(state: State, asked: set[int], survivors: bytes) -> bool:
+    if not state.view.attempt.secure:
+        return state.may_sign(state.slot, survivors)
+    if state.privacy is None or state.privacy.step != Step.MASK:
+        return False
+    try:
+        state.privacy.sign(state.peer(p) for p in sorted(asked))
+    except PeerError as error:
+        state.notes.append(str(error))
+        return False
+    return True
 
 
 def on_vote(state: State, peer: bytes, said: SurvivorVote) -> None:
@@ -51,8 +66,10 @@ def on_vote(state: State, peer: bytes, said: SurvivorVote) -> None:
     key = state.view.keys.get(peer)
     if key is None or attempt.position(peer) is None or not signature_holds(key, said.signature, statement):
         return
-    state.votes.setdefault(b"U" + said.survivors, {})[peer] = Vote(peer, said.signature)
-    state.progress()
+    votes = state.votes.setdefault(b"U" + said.survivors, {})
+    if peer not in votes:
+        votes[peer] = Vote(peer, said.signature)
+        state.progress()
 
 
 def certify(state: State) -> None:

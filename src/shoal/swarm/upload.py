@@ -7,7 +7,9 @@ from functools import partial
 from typing import Final
 
 from shoal.errors import PeerError
+from shoal.kernels.ring import Streams
 from shoal.ledger.body import Masked, Receipt, Shard, bitmap
+from shoal.secure.participant import Step
 from shoal.swarm.core import State
 from shoal.swarm.messages import MERGED, UPLOAD, Offer
 from shoal.swarm.parcel import Bytes, Parcel
@@ -29,15 +31,24 @@ def upload(state: State) -> None:
     me = state.position
     if me is None or state.diff is None or state.sits_out or me not in uploaders(state):
         return
+    if state.view.attempt.secure and (state.privacy is None or state.privacy.step != Step.MASK):
+        return
     if state.own is None:
-        diff, coder, cuts = state.diff, state.coder, state.all_cuts
-        state.own = state.compute(ENCODE, lambda: Parcel(coder.encode(diff), cuts))
+        streams = None if state.privacy is None else state.privacy.upload_streams()
+        state.own = state.compute(ENCODE, partial(_encode, state, me, uploaders(state), streams))
         if state.own is None:
             return
+        if state.privacy is not None:
+            state.privacy.commit(state.own.root)
     if me not in state.view.attempt.masked:
         state.propose("masked", Masked(state.slot, state.own.root))
     if state.due("offer"):
         state.tell_all(Offer(state.slot, UPLOAD, me, state.own.hashes))
+
+
+def _encode(state: State, me: int, among: set[int], streams: Streams | None) -> Parcel:
+    assert state.diff is not None
+    return Parcel(state.coder.encode(me, state.diff, among, streams), state.all_cuts)
 
 
 def duties(state: State) -> Iterator[int]:
@@ -95,7 +106,12 @@ def reduce(state: State) -> None:
             whole = {p: part for p, part in parts.items() if part is not None}
             if len(whole) < len(parts):
                 continue
-            found = state.compute(f"reduce {shard}", partial(_sum, state, shard, whole))
+            streams = None
+            if attempt.secure:
+                if state.privacy is None or state.privacy.step != Step.OPEN or any(state.privacy.wanted()):
+                    continue
+                streams = state.privacy.removal()
+            found = state.compute(f"reduce {shard}", partial(_sum, state, shard, whole, streams))
             if found is None:
                 continue
             state.sums[shard] = found
@@ -103,8 +119,8 @@ def reduce(state: State) -> None:
         state.propose(("shard", shard), Shard(state.slot, shard, state.sums[shard].root, len(attempt.survivors or ())))
 
 
-def _sum(state: State, shard: int, parts: Mapping[int, Bytes]) -> Parcel:
-    merged = state.coder.reduce(shard, parts)
+def _sum(state: State, shard: int, parts: Mapping[int, Bytes], streams: Streams | None) -> Parcel:
+    merged = state.coder.reduce(shard, parts, streams)
     if merged.size != state.coder.sizes[shard]:
         raise PeerError("shard.size", f"shard {shard} has {merged.size} bytes; expected {state.coder.sizes[shard]}")
     return Parcel(merged, state.merged_cuts(shard))
