@@ -95,6 +95,11 @@ class EpochKeys:
         return [public_of(self.one_time(slot)) for slot in range(first, first + count)]
 
     @property
+    def at(self) -> int:
+        """The first slot whose key can still be made."""
+        return self._at
+
+    @property
     def share_private(self) -> bytes:
         return bytes(self._share_key)
 

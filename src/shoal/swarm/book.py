@@ -4,7 +4,8 @@ Every member makes the new model itself, from the same base and the same merged 
 tensor's own wider type), rounded once to the tensor's type.  So all have the same bits, and the digest that a quorum
 signs is the one that `shoal inspect` shows.
 
-A *state* is what a member that missed a round fetches: the bytes of all tensors of the layout, in its order.
+A *state* is what a member that missed a round fetches: the bytes of all tensors of the layout, in its order, and behind
+them the last round's statistics, 8 bytes for each block (NaN where there are none).
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shoal.diff.grid import Grid
 from shoal.errors import ArgumentError, InputError, shown
+from shoal.kernels.reference_coding import Float64s
 from shoal.model.layout import Layout, Placed
 from shoal.model.model import Model
 from shoal.swarm.coder import Float32s
@@ -30,12 +33,15 @@ class Book:
     arrays  name -> array; not written to, each new model has new ones
     layout  which of them are merged
     digest  32 bytes, docs/FORMAT.md, "Digests"
+    rms     statistics of the last secure round, float64[blocks of the grid]; None before
     """
 
     def __init__(self, arrays: Mapping[str, Array], layout: Layout | None = None) -> None:
         self.arrays = dict(arrays)
         self.layout = layout or Layout.of_arrays(self.arrays)
         self.digest = Model.from_tensors(self.arrays).digest()
+        self.rms: Float64s | None = None
+        self._blocks = Grid.of(self.layout.elements).blocks
         self._next: dict[bytes, dict[str, Array]] = {}
 
     def diff(self, local: Mapping[str, Array]) -> Float32s:
@@ -82,13 +88,14 @@ class Book:
         return True
 
     def state(self) -> Bytes:
-        """All tensors of the layout as bytes, one behind the other."""
+        """See the module."""
+        rms = np.full(self._blocks, np.nan) if self.rms is None else self.rms
         pieces = [np.ascontiguousarray(self.arrays[t.key]).reshape(-1).view(np.uint8) for t, _, _ in self._places()]
-        return np.concatenate(pieces) if pieces else np.empty(0, np.uint8)
+        return np.concatenate([*pieces, rms.view(np.uint8)])
 
     @property
     def state_bytes(self) -> int:
-        return sum(self.arrays[tensor.key].nbytes for tensor in self.layout.tensors)
+        return sum(self.arrays[tensor.key].nbytes for tensor in self.layout.tensors) + 8 * self._blocks
 
     def restore(self, state: Bytes, digest: bytes) -> None:
         """Take a state that others sent, if it is the model of that digest.
@@ -105,7 +112,11 @@ class Book:
         found = Model.from_tensors(made).digest()
         if found != digest:
             raise InputError("model.state", f"a state of model {found.hex()[:16]}; expected {digest.hex()[:16]}")
+        rms = state[at:].copy().view(np.float64)
+        if not (np.isnan(rms).all() or (np.isfinite(rms).all() and (rms >= 0).all())):
+            raise InputError("model.state", "statistics that are no root mean squares")
         self.arrays, self.digest = made, digest
+        self.rms = None if np.isnan(rms).all() else rms
         self._next.clear()
 
     def _places(self) -> list[tuple[Placed, int, int]]:

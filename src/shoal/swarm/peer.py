@@ -17,26 +17,33 @@ from typing import Any, Final
 
 import msgspec
 
+from shoal.diff.residual import Residual
 from shoal.errors import PeerError, ShoalError, shown
-from shoal.ledger.body import Abort, Body, Complaint, ModelCertificate, RoundPlan
+from shoal.ledger.body import Abort, Body, Check, Complaint, ModelCertificate, Nonce, RoundPlan
 from shoal.ledger.identity import Identity
 from shoal.ledger.members import NOBODY
 from shoal.ledger.state import State as LedgerState
+from shoal.secure.journal import Journal
+from shoal.secure.participant import Participant
 from shoal.swarm import actions, messages, plan
 from shoal.swarm.book import Book
 from shoal.swarm.catch_up import CatchUp
 from shoal.swarm.coder import Float32s
 from shoal.swarm.core import Patience, State, View
+from shoal.swarm.keyring import Keyring, has_keys, slot_of
 from shoal.swarm.messages import AnySaid, Forward, Prepared, Refused
 from shoal.swarm.replica import Decided, Replica
+from shoal.swarm.ring_coder import RingCoder
 from shoal.swarm.round import Round
 
+#: how often `turn` goes over everything before it lets the node send what there is
+_PASSES_MAX: Final = 16
 #: finished rounds whose sums are still served to those that are behind
 _LINGERING: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Control:
+class SendControl:
     """To send on the control plane."""
 
     to: bytes
@@ -44,7 +51,7 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True)
-class Bulk:
+class SendBulk:
     """To send on the data plane."""
 
     to: bytes
@@ -78,7 +85,7 @@ class Notice:
     text: str
 
 
-Outgoing = Control | Bulk | Compute | Merged | Notice
+Outgoing = SendControl | SendBulk | Compute | Merged | Notice
 
 
 class Update(msgspec.Struct, frozen=True):
@@ -94,6 +101,7 @@ class Peer:
 
     book      the model in force here
     update    what waits to be merged, if anything
+    residual  what the coding of former updates lost
     refused   what was dropped, by reason
     """
 
@@ -102,21 +110,25 @@ class Peer:
         me: Identity,
         replica: Replica,
         book: Book,
-        patience: Patience,
-        draw: Callable[[], bytes],
-        may_sign: Callable[[int, bytes], bool],
+        journal: Journal,
+        keyring: Keyring,
+        draw: Callable[[int], bytes],
+        patience: Patience = Patience(),  # noqa: B008  (frozen)
     ) -> None:
-        """``draw``: 32 fresh random bytes;  ``may_sign``: see `core.State`."""
+        """``draw(n)``: n secret random bytes."""
         self.me = me
         self.replica = replica
         self.book = book
         self.update: Update | None = None
+        self.residual: Residual | None = None
         self.refused: Counter[str] = Counter()
         self.rounds: dict[int, Round] = {}
         self._certified: dict[int, ModelCertificate] = {}
         self._patience = patience
         self._draw = draw
-        self._may_sign = may_sign
+        self._journal = journal
+        self._keyring = keyring
+        self._busy = False
         self._prepared: dict[bytes, tuple[Prepared, int]] = {}
         self._news = 0
         self._now = 0
@@ -172,16 +184,19 @@ class Peer:
 
     def turn(self) -> list[Outgoing]:
         """Work until nothing more is to be done without news."""
-        for _ in range(8):
+        for _ in range(_PASSES_MAX):
+            self._busy = False
             for decided in self.replica.work(lambda m: self._send(m.to, messages.encode_ledger(m))):
-                self._decided(decided)
+                if isinstance(decided, Decided):
+                    self._decided(decided)
             self._open()
             for slot in list(self.rounds):
                 self._advance(slot)
             self._plan()
             self._prepare()
+            self._publish()
             self._keep_up()
-            if not self.replica.has_work():
+            if not self._busy:
                 break
         out, self._out = self._out, []
         return out
@@ -189,10 +204,10 @@ class Peer:
     @property
     def ledger(self) -> LedgerState:
         """The committed state."""
-        return self.replica.ledger
+        return self.replica.ledger.state
 
     def _send(self, to: bytes, data: bytes) -> None:
-        self._out.append(Control(to, data))
+        self._out.append(SendControl(to, data))
 
     def _say(self, to: bytes, said: AnySaid) -> None:
         self._send(to, messages.encode_said(said))
@@ -211,6 +226,7 @@ class Peer:
     def _said(self, peer: bytes, said: AnySaid) -> None:
         if isinstance(said, Forward):
             _, why = self.replica.offer(said.payload)
+            self._busy = True
             if why:
                 self.refused["forward"] += 1
                 self._say(peer, Refused(hashlib.sha256(said.payload).digest()[:16], why[:200]))
@@ -230,25 +246,32 @@ class Peer:
     def _model_said(self, peer: bytes, said: AnySaid) -> None:
         if isinstance(said, messages.Want):
             for outgoing in self._catch_up.serve(said, self.book, self.ledger.round, self.ledger.model):
-                self._out.append(Bulk(peer, *outgoing) if isinstance(outgoing, tuple) else Control(peer, outgoing))
+                self._out.append(
+                    SendBulk(peer, *outgoing) if isinstance(outgoing, tuple) else SendControl(peer, outgoing)
+                )
         else:
             self._catch_up.said(peer, said)
 
     def propose(self, body: Body) -> None:
         """Make a statement: into the log if this node leads, else by way of the leader.  It may get lost."""
-        if self.replica.leading:
-            _, why = self.replica.offer(self.replica.statement(body))
-            if why:
-                self.refused["proposal"] += 1
+        proposal = self.replica.propose(body)
+        if proposal.index:
+            self._busy = True
+        elif self.replica.leading:
+            self.refused["proposal"] += 1
         elif self.replica.leader != NOBODY:
-            self._say(self.replica.leader, Forward(self.replica.statement(body)))
+            self._say(self.replica.leader, Forward(proposal.payload))
 
     # --- rounds -------------------------------------------------------------------------------------------------------
 
     def _decided(self, decided: Decided) -> None:
-        body = decided.body
-        if isinstance(body, ModelCertificate):
+        body, author = decided.body, decided.statement.author
+        if isinstance(body, Nonce | Check) and body.slot in self.rounds:
+            self.rounds[body.slot].decided(author, body)
+        elif isinstance(body, ModelCertificate):
             self._certified[body.slot] = body
+            for old in sorted(self._certified)[: -2 - _LINGERING]:
+                del self._certified[old]
             self._prepared.clear()
         elif isinstance(body, RoundPlan):
             self._prepared.clear()
@@ -261,25 +284,42 @@ class Peer:
         attempt = self.ledger.attempt
         if attempt is None or attempt.plan.slot in self.rounds or attempt.plan.slot in self._bad_plans:
             return
-        slot = attempt.plan.slot
+        slot, policy = attempt.plan.slot, self.ledger.policy
         if self.book.digest != attempt.plan.base:
             return
+        assert policy is not None
         try:
-            details = plan.check_plan(attempt.plan, self.book.layout)
-            assert self.ledger.policy is not None
-            coder = plan.coder_of(attempt.plan, details, self.ledger.policy.rule)
+            details, ring = plan.check_plan(attempt.plan, self.book.layout, self.book.rms, policy.secure)
+            coder = plan.coder_of(attempt, details, ring, policy.rule)
         except PeerError as error:
             self._bad_plans.add(slot)
             self._note("fault", str(error))
             if attempt.position(self.me.id) is not None:
                 self.propose(Complaint(slot, str(error)[:200]))
             return
+        takes_part = attempt.position(self.me.id) is not None
         update = self.update if self.update is not None and self.update.base == attempt.plan.base else None
-        diff = update.diff if update is not None and attempt.position(self.me.id) is not None else None
-        state = State(self.me, self._view(attempt), coder, diff, self.book.settle, self._may_sign, self._patience)
+        diff = update.diff if update is not None and takes_part else None
+        if diff is not None and isinstance(coder, RingCoder) and coder.carries and self.residual is not None:
+            diff = self.residual.added(diff)
+        privacy = self._privacy(slot) if attempt.secure and takes_part else None
+        settle, sign = self.book.settle, self._journal.sign
+        state = State(self.me, self._view(attempt), coder, diff, settle, sign, privacy, self._patience)
         self.rounds[slot] = Round(state)
         for old in sorted(self.rounds)[: -1 - _LINGERING]:
             del self.rounds[old]
+
+    def _privacy(self, slot: int) -> Participant | None:
+        """This node's secrets of the slot; None if it has none (any more): then it looks on."""
+        keys, known = self._keyring.secrets(slot), slot_of(self.ledger)
+        if keys is None or known is None:
+            self._note("warning", f"slot {slot}: no keys for it here; this site looks on")
+            return None
+        try:
+            return Participant(self.me.id, known, keys, self._journal, self._draw)
+        except ShoalError as error:
+            self._note("fault", f"slot {slot}: {error}")
+            return None
 
     def _view(self, attempt: Any) -> View:
         certificate = self._certified.get(attempt.plan.slot)
@@ -290,9 +330,15 @@ class Peer:
         round_ = self.rounds[slot]
         open_ = self.ledger.attempt
         attempt = open_ if open_ is not None and open_.plan.slot == slot else round_.state.view.attempt
-        round_.advance(self._view(attempt))
+        try:
+            round_.advance(self._view(attempt))
+        except ShoalError as error:
+            round_.state.failure = round_.state.failure or str(error)
         for action in round_.take():
             self._act(slot, action)
+        for note in round_.state.notes:
+            self._note("warning", f"slot {slot}: {note}")
+        round_.state.notes.clear()
         if round_.state.sits_out and self._due(("sits out", slot)):
             self._note("warning", f"this site sits slot {slot} out: {round_.state.sits_out}")
             self.update = None
@@ -305,7 +351,7 @@ class Peer:
         if isinstance(action, actions.Send):
             self._say(action.to, action.said)
         elif isinstance(action, actions.SendChunk):
-            self._out.append(Bulk(action.to, messages.encode_head(action.head), action.chunk))
+            self._out.append(SendBulk(action.to, messages.encode_head(action.head), action.chunk))
         elif isinstance(action, actions.Propose):
             self.propose(action.body)
         else:
@@ -316,6 +362,7 @@ class Peer:
         certified = round_.state.view.certified
         if self.book.digest == certified or certified != self.ledger.model:
             return
+        coder = round_.state.coder
         if not self.book.adopt(certified):
             if self._due(("differs", slot)):
                 self._note(
@@ -326,7 +373,25 @@ class Peer:
             return
         me = round_.state.position
         took_part = me is not None and me in (round_.state.view.attempt.survivors or ())
+        if isinstance(coder, RingCoder):
+            self.book.rms = coder.rms
+            self._carry(coder, round_, took_part)
+        if round_.state.privacy is not None:
+            round_.state.privacy.forget()
+        self._keyring.erase_before(slot + 1)
         self._finish(took_part)
+
+    def _carry(self, coder: RingCoder, round_: Round, took_part: bool) -> None:
+        """What the coding lost of this node's update goes into its next one (diff/residual.py)."""
+        given = round_.state.diff
+        if given is None or not coder.carries:
+            return
+        if self.residual is None:
+            self.residual = Residual(self.book.layout.elements)
+        if took_part and coder.own is not None:
+            self.residual.kept(given, coder.own, coder.norm)
+        else:
+            self.residual.missed(given)
 
     def _finish(self, took_part: bool) -> None:
         if self.update is not None:
@@ -362,6 +427,7 @@ class Peer:
             for member, (said, at) in self._prepared.items()
             if said.base == ledger.model
             and member in ledger.registry.members
+            and (not ledger.policy.secure or has_keys(ledger, member, ledger.slot_next))
             and self._now - at <= 3 * self._patience.retry
         }
         enough = len(fresh) >= ledger.policy.peers_min
@@ -371,9 +437,18 @@ class Peer:
         if not self._due("plan"):
             return
         try:
-            self.propose(plan.make_plan(ledger, self.book.layout, fresh, self._draw()))
+            self.propose(plan.make_plan(ledger, self.book.layout, self.book.rms, fresh, self._draw(32)))
         except ShoalError as error:
             self._note("fault", f"no plan: {error}")
+
+    def _publish(self) -> None:
+        """Publish keys for the slots to come."""
+        policy = self.ledger.policy
+        if policy is None or not policy.secure or self.me.id not in self.ledger.registry.members:
+            return
+        if self.replica.leader != NOBODY and self._due("keys"):
+            for body in self._keyring.wanted(self.ledger, self.me.id):
+                self.propose(body)
 
     def _keep_up(self) -> None:
         """Fetch the certified model where this node did not make it itself."""

@@ -12,13 +12,13 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from shoal.diff import residual, statistics
-from shoal.diff.clip import kappa
 from shoal.diff.grid import Grid
 from shoal.diff.quantiser import Quantiser, Shard
 from shoal.diff.ring_width import Width
-from shoal.diff.scales import Scales, block_squares, next_scales
+from shoal.diff.scales import Scales, block_squares
 from shoal.diff.weights import public_alphas, total_public
 from shoal.kernels import reference_ring, ring
+from shoal.kernels.reference_coding import Float64s
 from shoal.kernels.ring import Streams
 from shoal.ledger.body import RoundPlan
 from shoal.swarm.coder import Float32s
@@ -32,14 +32,14 @@ class RingCoder:
     """See coder.Coder.
 
     scales       table that the plan names
-    next_scales  that of the next round, once a sum was decoded
+    rms          statistics of this round, from which the next one's scales are made, once a sum was decoded
     own          what the sum will contain of this participant, where residuals are carried, once it was encoded
     """
 
     def __init__(self, plan: RoundPlan, rid: bytes, scales: Scales) -> None:
         samples = [p.samples for p in plan.participants]
         self.scales = scales
-        self.next_scales: Scales | None = None
+        self.rms: Float64s | None = None
         self.own: Float32s | None = None
         self._plan = plan
         self._rid = rid
@@ -112,7 +112,7 @@ class RingCoder:
         total = total_public(self._alphas, survivors)
         for shard, data in zip(self._shards, merged[:-1], strict=True):
             quantiser.decode(data, survivors, total, None, diff, shard=shard)
-        self.next_scales = next_scales(grid, found.rms, kappa(self._width.bound, 1))
+        self.rms = found.rms
         return diff
 
     def _quantiser(self, uploaders: Collection[int]) -> Quantiser:

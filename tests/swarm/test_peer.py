@@ -1,0 +1,122 @@
+"""Whole peers in virtual time: round after round, the same model everywhere, whoever fails on the way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from swarm_table import SwarmTable
+
+from shoal.swarm.memory import Weather
+
+
+def same(t: SwarmTable) -> None:
+    alive = [s for s in t.sites if s.alive]
+    digests = {s.peer.book.digest for s in alive}
+    assert len(digests) == 1 and digests == {s.peer.ledger.model for s in alive}
+
+
+def mean_error(t: SwarmTable, before: dict[str, np.ndarray], local: dict[int, dict[str, np.ndarray]]) -> float:
+    """Of the new model to the weighted mean of what all submitted, in root mean squares of their updates."""
+    weights = np.array([100.0 + n for n in sorted(local)])
+    total, size = 0.0, 0.0
+    for name in before:
+        rows = np.stack([local[n][name].astype(float) - before[name] for n in sorted(local)])
+        mean = np.tensordot(weights / weights.sum(), rows, 1)
+        total += ((t.sites[0].peer.book.arrays[name] - before[name] - mean) ** 2).sum()
+        size += (rows**2).sum() / len(rows)
+    return float(np.sqrt(total / size))
+
+
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize("n", [3, 5])
+def test_rounds_follow_each_other(n: int, secure: bool) -> None:
+    t = SwarmTable(n, secure)
+    for round_ in range(1, 5):
+        before = t.sites[0].peer.book.arrays
+        local = t.submit()
+        t.until(lambda r=round_: all(s.peer.ledger.round == r and s.merged[-1:] and s.merged[-1].round == r for s in t.sites))
+        same(t)
+        assert all(s.merged[-1].took_part for s in t.sites)
+        # The first secure round is as fine as float32; the next ones are as coarse as 8 bits for n peers.
+        assert mean_error(t, before, local) < (1e-5 if not secure or round_ == 1 else 0.08), round_
+    assert all(not [note for note in s.notices if note.startswith("fault")] for s in t.sites)
+
+
+def test_median_in_the_clear() -> None:
+    t = SwarmTable(5, False, "median")
+    before = t.base
+    local = t.submit()
+    t.until(lambda: all(s.merged for s in t.sites))
+    for name, base in before.items():
+        diffs = np.stack([local[n][name] - base for n in sorted(local)])
+        weights = np.array([100.0 + n for n in sorted(local)])
+        order = np.argsort(diffs, 0)
+        sums = np.cumsum(weights[order], 0)
+        at = (sums < weights.sum() / 2).sum(0)
+        expected = np.take_along_axis(np.take_along_axis(diffs, order, 0), at[None], 0)[0]
+        assert np.allclose(t.sites[0].peer.book.arrays[name], base + expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_member_without_an_update_follows(secure: bool) -> None:
+    t = SwarmTable(5, secure)
+    t.submit(t.sites[:4])
+    t.until(lambda: all(s.peer.ledger.round == 1 and s.peer.book.digest == s.peer.ledger.model for s in t.sites))
+    same(t)
+    assert not t.sites[4].merged[-1].took_part
+
+
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_bad_weather(seed: int, secure: bool) -> None:
+    t = SwarmTable(5, secure, seed_=seed, weather=Weather(drop=0.15))
+    for round_ in range(1, 4):
+        t.submit()
+        t.until(lambda r=round_: all(s.peer.ledger.round >= r for s in t.sites), 6000)
+        t.until(lambda: len({s.peer.book.digest for s in t.sites}) == 1, 6000)
+    same(t)
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_one_dies_in_mid_round_and_comes_back(secure: bool) -> None:
+    """Whoever dies, at some moment of a round: the others go on, and it catches up."""
+    for victim in range(5):
+        t = SwarmTable(5, secure, seed_=victim)
+        t.submit()
+        t.until(lambda: t.sites[0].peer.ledger.attempt is not None)
+        t.step(victim)
+        t.sites[victim].crash()
+        alive = [s for s in t.sites if s.alive]
+        t.submit([s for s in alive if s.peer.update is None])
+        t.until(lambda: all(s.peer.ledger.round >= 1 for s in alive), 6000)
+        t.sites[victim].start()
+        t.until(lambda: len({s.peer.book.digest for s in t.sites}) == 1, 6000)
+        same(t)
+        round_ = t.sites[0].peer.ledger.round
+        t.submit()
+        t.until(lambda r=round_: all(s.peer.ledger.round > r for s in t.sites), 6000)
+        t.until(lambda: len({s.peer.book.digest for s in t.sites}) == 1, 6000)
+        same(t)
+
+
+def test_everybody_stops_and_starts_again() -> None:
+    t = SwarmTable(4, True)
+    for round_ in (1, 2):
+        t.submit()
+        t.until(lambda r=round_: all(s.peer.ledger.round == r and s.peer.book.digest == s.peer.ledger.model for s in t.sites))
+        for site in t.sites:
+            site.crash()
+        for site in t.sites:
+            site.start()
+    same(t)
+
+
+def test_a_site_with_another_model_is_told_so() -> None:
+    t = SwarmTable(4, False)
+    odd = t.sites[3]
+    odd.crash()
+    odd.arrays = {**t.base, "b": np.zeros(31, np.float32)}
+    odd.start()
+    t.submit(t.sites[:3])
+    t.until(lambda: all(s.peer.ledger.round == 1 for s in t.sites[:3]))
+    assert odd.peer.book.digest != odd.peer.ledger.model
