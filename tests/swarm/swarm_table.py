@@ -94,7 +94,9 @@ class Site:
 
 
 class SwarmTable:
-    def __init__(self, n: int, secure: bool, rule: str = "mean", seed_: int = 0, weather: Weather | None = None) -> None:
+    def __init__(
+        self, n: int, secure: bool, rule: str = "mean", seed_: int = 0, weather: Weather | None = None
+    ) -> None:
         self.seed = seed_
         self.network = MemoryNetwork(seed_, weather)
         rng = np.random.default_rng(seed_)

@@ -34,7 +34,11 @@ def test_rounds_follow_each_other(n: int, secure: bool) -> None:
     for round_ in range(1, 5):
         before = t.sites[0].peer.book.arrays
         local = t.submit()
-        t.until(lambda r=round_: all(s.peer.ledger.round == r and s.merged[-1:] and s.merged[-1].round == r for s in t.sites))
+        t.until(
+            lambda r=round_: all(
+                s.peer.ledger.round == r and s.merged[-1:] and s.merged[-1].round == r for s in t.sites
+            )
+        )
         same(t)
         assert all(s.merged[-1].took_part for s in t.sites)
         # The first secure round is as fine as float32; the next ones are as coarse as 8 bits for n peers.
@@ -78,37 +82,43 @@ def test_bad_weather(seed: int, secure: bool) -> None:
 
 
 @pytest.mark.parametrize("secure", [False, True])
-def test_one_dies_in_mid_round_and_comes_back(secure: bool) -> None:
+@pytest.mark.parametrize("victim", range(5))
+@pytest.mark.parametrize("moment", [0, 1, 2, 4])
+def test_one_dies_in_mid_round_and_comes_back(moment: int, victim: int, secure: bool) -> None:
     """Whoever dies, at some moment of a round: the others go on, and it catches up."""
-    for victim in range(5):
-        t = SwarmTable(5, secure, seed_=victim)
-        t.submit()
-        t.until(lambda: t.sites[0].peer.ledger.attempt is not None)
-        t.step(victim)
-        t.sites[victim].crash()
-        alive = [s for s in t.sites if s.alive]
-        t.submit([s for s in alive if s.peer.update is None])
-        t.until(lambda: all(s.peer.ledger.round >= 1 for s in alive), 6000)
-        t.sites[victim].start()
-        t.until(lambda: len({s.peer.book.digest for s in t.sites}) == 1, 6000)
-        same(t)
-        round_ = t.sites[0].peer.ledger.round
-        t.submit()
-        t.until(lambda r=round_: all(s.peer.ledger.round > r for s in t.sites), 6000)
-        t.until(lambda: len({s.peer.book.digest for s in t.sites}) == 1, 6000)
-        same(t)
+    t = SwarmTable(5, secure, seed_=victim)
+    t.submit()
+    t.until(lambda: t.sites[0].peer.ledger.attempt is not None)
+    t.step(moment)
+    t.sites[victim].crash()
+    alive = [s for s in t.sites if s.alive]
+    t.submit([s for s in alive if s.peer.update is None])
+    t.until(lambda: all(s.peer.ledger.round >= 1 for s in alive), 6000)
+    t.sites[victim].start()
+    t.until(lambda: len({s.peer.book.digest for s in t.sites}) == 1, 6000)
+    same(t)
+    round_ = t.sites[0].peer.ledger.round
+    t.submit()
+    t.until(lambda: all(s.peer.ledger.round > round_ for s in t.sites), 6000)
+    t.until(lambda: len({s.peer.book.digest for s in t.sites}) == 1, 6000)
+    same(t)
 
 
 def test_everybody_stops_and_starts_again() -> None:
     t = SwarmTable(4, True)
     for round_ in (1, 2):
         t.submit()
-        t.until(lambda r=round_: all(s.peer.ledger.round == r and s.peer.book.digest == s.peer.ledger.model for s in t.sites))
+        t.until(
+            lambda r=round_: all(
+                s.peer.ledger.round == r and s.peer.book.digest == s.peer.ledger.model for s in t.sites
+            )
+        )
         for site in t.sites:
             site.crash()
         for site in t.sites:
             site.start()
-    same(t)
+        t.until(lambda r=round_: all(s.peer.ledger.round == r for s in t.sites))
+        same(t)
 
 
 def test_a_site_with_another_model_is_told_so() -> None:

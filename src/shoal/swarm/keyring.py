@@ -1,7 +1,7 @@
 """A member's keys for secure rounds over time: made in epochs, published ahead in batches, erased behind.
 
-Private halves are on disk before their public halves are told, and a slot's are erased when the slot is over.  Two epochs
-may be alive: the present one, and the next, published before the present one runs out.
+Private halves are on disk before their public halves are told, and a slot's are erased when the slot is over.  Two
+epochs may be alive: the present one, and the next, published before the present one runs out.
 """
 
 from __future__ import annotations

@@ -421,6 +421,10 @@ class Peer:
         if not self.replica.leading or ledger.attempt is not None or ledger.policy is None:
             return
         if self.book.digest != ledger.model:
+            # Whoever leads must have the model that a plan is made on.
+            if self._prepared and self._due("hand over"):
+                self._note("warning", "this site leads, but has not the certified model: another shall lead")
+                self.replica.hand_over()
             return
         fresh = {
             member: said.samples

@@ -138,6 +138,6 @@ class RingCoder:
 
 
 def first_scales(grid: Grid, clip: float = 16.0) -> Scales:
-    """The table before any statistics are known: one clip for all, wide enough for any sensible update, for a ring of 32
-    bits, whose steps are then about as fine as float32 is near 1."""
+    """The table before any statistics are known: one clip for all, wide enough for any sensible update, for a ring of
+    32 bits, whose steps are then about as fine as float32 is near 1."""
     return Scales(grid, 1.0, np.full(grid.blocks, clip, np.float32))
