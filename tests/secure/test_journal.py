@@ -106,3 +106,21 @@ def test_a_decision_survives_a_kill(tmp_path: Path) -> None:
     journal = JournalFile(path)
     assert not journal.claim(9) and not journal.sign(9, b"V") and not journal.open_half(9, b"x", 1)
     journal.close()
+
+
+def test_keys_to_come_are_kept_and_overwritten(reopen: Reopen) -> None:
+    assert reopen().keys() is None
+    reopen().keep_keys(b"first" * 20)
+    journal = reopen()
+    assert journal.keys() == b"first" * 20
+    journal.keep_keys(b"second")
+    assert reopen().keys() == b"second"
+
+
+def test_overwritten_keys_are_in_no_file(tmp_path: Path) -> None:
+    journal = JournalFile(tmp_path / "journal.db")
+    journal.keep_keys(b"OLD-ROOT" * 4)
+    journal.keep_keys(b"NEW-ROOT" * 4)
+    everything = b"".join(p.read_bytes() for p in tmp_path.iterdir())
+    journal.close()
+    assert b"OLD-ROOT" not in everything and b"NEW-ROOT" in everything

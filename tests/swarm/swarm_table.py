@@ -29,7 +29,7 @@ from shoal.swarm.replica import Replica, found
 from shoal.swarm.transport import Bulk, Endpoint, Received
 
 TICK_S = 0.05
-PATIENCE = Patience(retry=4, grace=16, give_up=100)
+PATIENCE = Patience(retry=4, grace=16, give_up=100, muster=16)
 
 
 class Site:

@@ -32,6 +32,14 @@ class Journal(Protocol):
         """Upload what has this root; again, but nothing else."""
         ...
 
+    def keep_keys(self, state: bytes) -> None:
+        """Keep the state of the keys of slots to come, in the place of the last one, which is overwritten."""
+        ...
+
+    def keys(self) -> bytes | None:
+        """What `keep_keys` was given last."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -41,6 +49,7 @@ class MemoryJournal:
     def __init__(self) -> None:
         self._last = -1
         self._kept: dict[tuple[str, int, bytes], bytes] = {}
+        self._keys: bytes | None = None
 
     def claim(self, slot: int) -> bool:
         if slot <= self._last:
@@ -59,6 +68,12 @@ class MemoryJournal:
 
     def _keep(self, kind: str, slot: int, subject: bytes, value: bytes) -> bool:
         return self._kept.setdefault((kind, slot, subject), value) == value
+
+    def keep_keys(self, state: bytes) -> None:
+        self._keys = state
+
+    def keys(self) -> bytes | None:
+        return self._keys
 
     def close(self) -> None:
         pass

@@ -50,6 +50,7 @@ class JournalFile:
         run("PRAGMA locking_mode=EXCLUSIVE")
         run("PRAGMA journal_mode=WAL")
         run("PRAGMA synchronous=FULL")
+        run("PRAGMA secure_delete=ON")
         found = run("PRAGMA application_id").fetchone()[0], run("PRAGMA user_version").fetchone()[0]
         if found == (0, 0) and not run("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             run("BEGIN IMMEDIATE")
@@ -78,6 +79,15 @@ class JournalFile:
 
     def commit(self, slot: int, root: bytes) -> bool:
         return self._keep("commit", slot, b"", root)
+
+    def keep_keys(self, state: bytes) -> None:
+        self._write("INSERT OR REPLACE INTO kept VALUES ('keys', 0, x'', ?)", (state,))
+        # The write-ahead log holds the old state until its pages are folded in.  (What a disk keeps of blocks that
+        # were overwritten nobody can promise.)
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def keys(self) -> bytes | None:
+        return self._value("keys", 0, b"")
 
     def close(self) -> None:
         self._connection.close()

@@ -30,11 +30,13 @@ class Patience(msgspec.Struct, frozen=True):
     retry    after which what had no effect is said again
     grace    without progress, after which those that are missing are left out, and a backup takes over
     give_up  without progress, after which the attempt is aborted
+    muster   that a round which could begin waits for members that have nothing to merge yet
     """
 
     retry: int = 10
     grace: int = 40
     give_up: int = 400
+    muster: int = 40
 
 
 class View(msgspec.Struct, frozen=True):

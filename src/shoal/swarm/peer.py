@@ -32,7 +32,7 @@ from shoal.swarm.coder import Float32s
 from shoal.swarm.core import Patience, State, View
 from shoal.swarm.keyring import Keyring, has_keys, slot_of
 from shoal.swarm.messages import AnySaid, Forward, Prepared, Refused
-from shoal.swarm.replica import Decided, Replica
+from shoal.swarm.replica import Decided, Proposal, Replica
 from shoal.swarm.ring_coder import RingCoder
 from shoal.swarm.round import Round
 
@@ -255,6 +255,14 @@ class Peer:
     def propose(self, body: Body) -> None:
         """Make a statement: into the log if this node leads, else by way of the leader.  It may get lost."""
         proposal = self.replica.propose(body)
+        self._pass_on(proposal)
+
+    def forward(self, payload: bytes) -> None:
+        """Bring a signed statement to the leader."""
+        index, why = self.replica.offer(payload) if self.replica.leading else (0, "")
+        self._pass_on(Proposal(payload, index, why))
+
+    def _pass_on(self, proposal: Proposal) -> None:
         if proposal.index:
             self._busy = True
         elif self.replica.leading:
@@ -435,7 +443,7 @@ class Peer:
             and self._now - at <= 3 * self._patience.retry
         }
         enough = len(fresh) >= ledger.policy.peers_min
-        waited = self._now - self._news >= self._patience.grace
+        waited = self._now - self._news >= self._patience.muster
         if not enough or (len(fresh) < len(ledger.registry.members) and not waited):
             return
         if not self._due("plan"):

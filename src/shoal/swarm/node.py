@@ -1,0 +1,431 @@
+"""A member as it runs: clock -> tick, frames -> peer, what the peer wants -> disk, network, worker, waiting callers.
+
+One thread owns transport and peer and never computes; one worker encodes, sums and decodes.  Training is not blocked:
+`merge` may be called from any thread and waits for the round's end, not for the node.
+
+Files in the folder of a site's data, all its owner's alone:
+
+    ledger.db       the ledger           journal.db   what must not be forgotten, and keys of slots to come
+    certified.onnx  the model in force   statistics   what the next round's scales are made from
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from shoal.errors import ArgumentError, InputError, MachineError, ShoalError, shown
+from shoal.ledger.core import Options
+from shoal.ledger.identity import Identity
+from shoal.ledger.store import Store
+from shoal.model.layout import Layout
+from shoal.model.model import Model, load
+from shoal.secure.journal import Journal
+from shoal.swarm.book import Book
+from shoal.swarm.core import Patience
+from shoal.swarm.keyring import Keyring
+from shoal.swarm.peer import Compute, Merged, Notice, Outgoing, Peer, SendBulk, SendControl
+from shoal.swarm.replica import Replica
+from shoal.swarm.transport import Back, Bulk, Endpoint, Lost, Received, Transport
+
+MODEL_FILE: Final = "certified.onnx"
+STATISTICS_FILE: Final = "statistics"
+#: ticks that one turn catches up at most: after a stopped process time does not count
+_TICKS_AT_ONCE: Final = 3
+#: notices kept for `shoal status`
+_NOTICES: Final = 50
+
+
+class Times(msgspec.Struct, frozen=True):
+    """How time goes at a node; the defaults suit one machine or a LAN.
+
+    tick_s      seconds of one tick
+    election_s  without a leader, after which another is elected
+    progress_s  without progress, after which a peer is left out of a round
+    muster_s    that a round which could begin waits for members that are still training
+    """
+
+    tick_s: float = 0.05
+    election_s: float = 0.5
+    progress_s: float = 10.0
+    muster_s: float = 5.0
+
+    def options(self) -> Options:
+        return Options(election_ticks=max(3, round(self.election_s / self.tick_s)))
+
+    def patience(self) -> Patience:
+        grace = max(2, round(self.progress_s / self.tick_s))
+        retry = max(1, min(round(1.0 / self.tick_s), grace // 4))
+        return Patience(retry, grace, 6 * grace, round(self.muster_s / self.tick_s))
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How a submitted update ended.
+
+    arrays     the certified model after the round
+    took_part  whether the update is in it
+    """
+
+    round: int
+    digest: bytes
+    took_part: bool
+    arrays: dict[str, Any]
+
+
+class Ticket:
+    """An update on its way."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+        self._outcome: Outcome | ShoalError | None = None
+
+    def end(self, outcome: Outcome | ShoalError) -> None:
+        self._outcome = outcome
+        self._ended.set()
+
+    @property
+    def ended(self) -> bool:
+        return self._ended.is_set()
+
+    def wait(self, seconds: float | None = None) -> Outcome:
+        """The outcome.
+
+        raises  MachineError  ``node.waited``: not yet;  ShoalError  why the update cannot be merged
+        """
+        if not self._ended.wait(seconds):
+            raise MachineError("node.waited", f"no merged model after {seconds:g} s; the update still waits")
+        if isinstance(self._outcome, ShoalError):
+            raise self._outcome
+        assert self._outcome is not None
+        return self._outcome
+
+
+class MemberStatus(msgspec.Struct, frozen=True):
+    """One member as this node sees it."""
+
+    name: str
+    id: str
+    voter: bool
+    connected: bool
+    leads: bool
+
+
+class Status(msgspec.Struct, frozen=True):
+    """What `shoal status` shows.  phase: of the open attempt, "" if none is;  model: digest of the one in force."""
+
+    id: str
+    swarm: str
+    round: int
+    term: int
+    decided: int
+    slot: int
+    phase: str
+    behind: bool
+    waiting: bool
+    model: str
+    sent_bytes: int
+    received_bytes: int
+    members: list[MemberStatus]
+    notices: list[str]
+    refused: dict[str, int]
+
+
+class Node:
+    """A running member.  Use as a context manager, or call `start` and `stop`.
+
+    model_path  the swarm's base model; what an earlier life of this node left in ``folder`` goes before it
+    raises      InputError  ``node.layout``: the model is not this swarm's
+    """
+
+    def __init__(
+        self,
+        me: Identity,
+        store: Store,
+        journal: Journal,
+        transport: Transport,
+        model_path: Path,
+        folder: Path,
+        times: Times = Times(),  # noqa: B008  (frozen)
+    ) -> None:
+        self._folder = folder
+        self._times = times
+        self._transport = transport
+        self._journal = journal
+        self._replica = Replica(me, store, secrets.randbelow, times.options(), lambda: time.time_ns() // 1_000_000)
+        book = self._open_book(model_path)
+        keyring = Keyring(secrets.token_bytes, journal.keep_keys, journal.keys() or b"")
+        self._peer = Peer(me, self._replica, book, journal, keyring, secrets.token_bytes, times.patience())
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._worker = ThreadPoolExecutor(1, "shoal-worker")
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._ticket: Ticket | None = None
+        self._connected: set[bytes] = set()
+        self._allowed: dict[bytes, Endpoint] = {}
+        self._notices: deque[str] = deque(maxlen=_NOTICES)
+        self._sent = self._received = 0
+        self._snapshot: Status | None = None
+        self.on_notice: Callable[[Notice], None] = lambda _notice: None
+        self.failed: ShoalError | None = None
+
+    # --- for callers, from any thread ---------------------------------------------------------------------------------
+
+    def __enter__(self) -> Node:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="shoal-node", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End cleanly: hand leadership over, close everything."""
+        self._stopping.set()
+        self._transport.wake()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def submit(self, local: Mapping[str, Any], samples: int) -> Ticket:
+        """Hand in what was trained from the model in force; the ticket tells how it ends.
+
+        raises  ArgumentError  ``diff.model``, ``diff.samples``: it is not of this swarm's model, at once
+        """
+        if not 1 <= samples < 2**31:
+            raise ArgumentError("diff.samples", f"{samples} samples; expected 1 to {2**31 - 1}")
+        ticket = Ticket()
+        if self.failed is not None:
+            raise self.failed
+        diff = self._peer.book.diff(local)
+        if not np.isfinite(diff).all():
+            place = int(np.flatnonzero(~np.isfinite(diff))[0])
+            tensor, first = self._peer.book.layout.locate(place)
+            found = f"tensor {shown(tensor.key)}, element {first}"
+            raise ArgumentError("diff.nonfinite", f"{found}: the update is NaN or Inf; this site sits the round out")
+        base = self._peer.book.digest
+
+        def take() -> None:
+            if self._peer.book.digest != base:
+                ticket.end(ArgumentError("diff.base", "the model in force changed meanwhile; train from the new one"))
+                return
+            if self._ticket is not None:
+                self._ticket.end(ArgumentError("diff.replaced", "a newer update of this site took its place"))
+            self._ticket = ticket
+            self._peer.submit(diff, samples)
+
+        self._do(take)
+        return ticket
+
+    def merge(self, local: Mapping[str, Any], samples: int, wait_s: float | None = None) -> dict[str, Any]:
+        """`submit`, and wait: the certified model after the round, name -> array."""
+        return self.submit(local, samples).wait(wait_s).arrays
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """The model in force; not to be written to."""
+        return self._peer.book.arrays
+
+    def status(self) -> Status | None:
+        """As of the last turn; None before the first."""
+        return self._snapshot
+
+    def say(self, payload: bytes) -> None:
+        """Bring a statement that somebody made (an approved change of membership) to the leader."""
+        self._do(lambda: self._peer.forward(payload))
+
+    def _do(self, command: Callable[[], None]) -> None:
+        self._commands.put(command)
+        self._transport.wake()
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        except ShoalError as error:
+            self.failed = error
+            self._tell(Notice("fault", f"this node stops: {error}"))
+        finally:
+            if self._ticket is not None:
+                self._ticket.end(self.failed or MachineError("node.stopped", "the node was stopped"))
+            self._worker.shutdown(wait=True, cancel_futures=True)
+            with contextlib.suppress(ShoalError):
+                self._replica.close()
+            self._journal.close()
+            self._transport.close()
+
+    def _loop(self) -> None:
+        tick_s, next_tick = self._times.tick_s, time.monotonic()
+        self._allow()
+        while not self._stopping.is_set():
+            for event in self._transport.poll(max(0.0, next_tick - time.monotonic())):
+                self._heard(event)
+            while not self._commands.empty():
+                self._commands.get()()
+            now = time.monotonic()
+            # A process that was stopped for a while must not see all that time at once as silence of others.
+            next_tick = max(next_tick, now - _TICKS_AT_ONCE * tick_s)
+            while next_tick <= now:
+                self._peer.tick()
+                next_tick += tick_s
+            for out in self._peer.turn():
+                self._act(out)
+            self._allow()
+            self._snapshot = self._look()
+        if self._replica.leading:
+            self._replica.hand_over()
+            for out in self._peer.turn():
+                self._act(out)
+            for event in self._transport.poll(tick_s):
+                self._heard(event)
+
+    def _heard(self, event: object) -> None:
+        if isinstance(event, Received):
+            self._received += len(event.data)
+            self._peer.heard(event.peer, event.data)
+        elif isinstance(event, Bulk):
+            self._received += len(event.body)
+            self._peer.bulk(event.peer, event.header, event.body)
+        elif isinstance(event, Back):
+            self._connected.add(event.peer)
+        elif isinstance(event, Lost):
+            self._connected.discard(event.peer)
+
+    def _act(self, out: Outgoing) -> None:
+        if isinstance(out, SendControl):
+            if self._transport.send(out.to, out.data):
+                self._sent += len(out.data)
+        elif isinstance(out, SendBulk):
+            if self._transport.send_bulk(out.to, out.header, out.chunk):
+                self._sent += len(out.chunk)
+        elif isinstance(out, Compute):
+            self._worker.submit(self._compute, out)
+        elif isinstance(out, Merged):
+            self._merged(out)
+        else:
+            self._tell(out)
+
+    def _compute(self, out: Compute) -> None:
+        result: Any
+        try:
+            result = out.run()
+        except ShoalError as error:
+            result = error
+        except Exception as error:  # a fault of ours must not hang the round
+            result = MachineError("node.internal", f"{out.name}: {type(error).__name__}: {error}")
+        self._do(lambda: self._peer.computed(out.slot, out.name, result))
+
+    def _merged(self, out: Merged) -> None:
+        arrays, rms = self._peer.book.arrays, self._peer.book.rms
+        ticket, self._ticket = self._ticket, None
+        self._worker.submit(self._keep, Outcome(out.round, out.digest, out.took_part, arrays), rms, ticket)
+
+    def _keep(self, outcome: Outcome, rms: Any, ticket: Ticket | None) -> None:
+        """Write the certified model where it survives, then answer whoever waits."""
+        try:
+            for name, array in outcome.arrays.items():
+                if not np.array_equal(self._file[name], array):
+                    self._file[name] = array
+            self._file.save(self._folder / MODEL_FILE)
+            _write_private(self._folder / STATISTICS_FILE, b"" if rms is None else outcome.digest + rms.tobytes())
+        except ShoalError as error:
+            notice = Notice("fault", f"the certified model is not kept: {error}")
+            self._do(lambda: self._tell(notice))
+        if ticket is not None:
+            ticket.end(outcome)
+
+    def _tell(self, notice: Notice) -> None:
+        self._notices.append(f"{notice.level}: {notice.text}")
+        self.on_notice(notice)
+
+    def _allow(self) -> None:
+        """Those may connect that the ledger names, with the keys that it names."""
+        members = self._peer.ledger.registry.members
+        wanted = {i: Endpoint(m.curve, m.address) for i, m in members.items() if i != self._peer.me.id}
+        if wanted != self._allowed:
+            self._allowed = wanted
+            self._transport.allow(wanted)
+
+    def _look(self) -> Status:
+        ledger, peer = self._peer.ledger, self._peer
+        attempt = ledger.attempt
+        round_ = peer.rounds.get(attempt.plan.slot) if attempt is not None else None
+        members = [
+            MemberStatus(
+                m.name,
+                i.hex(),
+                m.voter,
+                i == peer.me.id or i in self._connected,
+                i == self._replica.leader,
+            )
+            for i, m in sorted(ledger.registry.members.items())
+        ]
+        return Status(
+            peer.me.id.hex(),
+            ledger.swarm,
+            ledger.round,
+            self._replica.term,
+            self._replica.decided,
+            -1 if attempt is None else attempt.plan.slot,
+            "" if round_ is None else round_.phase.name,
+            peer.book.digest != ledger.model,
+            peer.update is not None,
+            peer.book.digest.hex(),
+            self._sent,
+            self._received,
+            members,
+            list(self._notices),
+            dict(peer.refused + self._replica.counters + self._transport.counters),
+        )
+
+    # --- files --------------------------------------------------------------------------------------------------------
+
+    def _open_book(self, model_path: Path) -> Book:
+        kept = self._folder / MODEL_FILE
+        self._file: Model = load(kept if kept.exists() else model_path)
+        arrays = {name: self._file[name] for name in self._file}
+        assert self._file.file is not None
+        book = Book(arrays, Layout.of_file(self._file.file))
+        ledger = self._replica.ledger.state
+        if book.layout.digest != ledger.layout:
+            raise InputError(
+                "node.layout",
+                f"{shown(str(model_path))}: layout {book.layout.digest.hex()[:16]}; the swarm's is "
+                f"{ledger.layout.hex()[:16]}: expected its base model",
+            )
+        with contextlib.suppress(FileNotFoundError):
+            data = (self._folder / STATISTICS_FILE).read_bytes()
+            if data[:32] == book.digest and len(data) % 8 == 0 and len(data) > 32:
+                book.rms = np.frombuffer(data[32:], np.float64).copy()
+        return book
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    """Replace a small file as a whole; mode 0600."""
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise MachineError("node.write", f"{path}: {error.strerror}") from None
