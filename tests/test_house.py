@@ -121,6 +121,7 @@ FILES = {"model", "cli", "study"}
 FILE_MODULES = {
     "ledger/key_file.py": "private keys, mode 0600",
     "ledger/sqlite_file.py": "the durable store",
+    "swarm/node.py": "the model in force and its statistics",
     "secure/journal_file.py": "decisions that must survive a restart",
     "merge/outer.py": "the optimisers' state file",
     "merge/custom.py": "reads the user's own rule file",
