@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shoal.diff.grid import Grid
-from shoal.diff.scales import CLIP_LEAST, CLIP_MOST, Scales, block_squares, fallback_scales, next_scales
+from shoal.diff.scales import CLIP_LEAST, CLIP_MOST, MARGIN, Scales, block_squares, fallback_scales, next_scales
 from shoal.errors import ArgumentError
 
 GRID = Grid.of(3000)
@@ -46,7 +46,7 @@ def test_next() -> None:
     rms = np.linspace(0, 2, GRID.blocks)
     rms[3], rms[4] = 1e-300, 1e300
     scales = next_scales(GRID, rms, 3.0)
-    want = np.float32(3.45) * rms
+    want = np.float32(MARGIN * 3) * rms
     assert scales.clips[0] == 0 and scales.clips[3] == CLIP_LEAST and scales.clips[4] == CLIP_MOST
     assert np.allclose(scales.clips[5:], want[5:], rtol=1e-6)
     sizes = 2.0 ** GRID.logs()

@@ -24,8 +24,9 @@ from shoal.errors import ArgumentError
 from shoal.kernels.coding import Blocks
 from shoal.kernels.reference_coding import Float32s, Float64s
 
-#: room for updates that grow from one round to the next
-MARGIN: Final = 1.15
+#: room for updates that grow from one round to the next.  The clip of the mean of n lies above that of a single update
+#: already; with more room, 15 %, rounding would cost 20 % more than with this, wherever updates do not grow.
+MARGIN: Final = 1.05
 #: how far the root mean square of one participant may lie above that of the merged diff, if nothing better is known
 SPREAD: Final = 2.0
 #: clips below would make steps whose inverse is not finite in float32, clips above make products that are not

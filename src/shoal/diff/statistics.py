@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from shoal.diff.clip import tail
 from shoal.diff.grid import Grid
-from shoal.diff.scales import Scales
+from shoal.diff.scales import CLIP_LEAST, Scales
 from shoal.errors import PeerError
 from shoal.kernels.coding import BlockSums
 from shoal.kernels.reference_coding import Float64s, Int64s
@@ -39,6 +39,8 @@ Uint64s = npt.NDArray[np.uint64]
 #: log2 of the elements that one set of canaries watches
 RUN_LOG: Final = 20
 _ONE: Final = 2.0**48
+#: words below say a mean square to less than one in a thousand
+_COARSE: Final = 2**10
 
 
 def word_most(planned: int) -> int:
@@ -95,12 +97,14 @@ class Statistics:
 
     rms        float64[grid.blocks]: R
     saturated  a block may be larger than its word can say; a table made from this one has larger units: ask again
+    coarse     a block is so small that its word says little; a table made from this one has smaller units
     totals, clipped, zeros  int64[runs]
     survivors  participants in the sum
     """
 
     rms: Float64s
     saturated: bool
+    coarse: bool
     totals: Int64s
     clipped: Int64s
     zeros: Int64s
@@ -127,13 +131,14 @@ def read(scales: Scales, words: Uint64s, survivors: int, divisor: float, planned
         if wrong:
             raise PeerError("statistics.value", f"the sum of {what} is more than {survivors} participants can have")
     rms = np.sqrt(q.astype(np.float64) / _ONE / divisor) * scales.units
-    return Statistics(rms, bool((q >= np.uint64(most)).any()), totals, clipped, zeros, survivors)
+    coarse = (q > 0) & (q < _COARSE) & (scales.units > CLIP_LEAST)
+    return Statistics(rms, bool((q >= np.uint64(most)).any()), bool(coarse.any()), totals, clipped, zeros, survivors)
 
 
 def clipped_most(factor: float) -> float:
     """The share of numbers that may be clipped: three times what a normal distribution has 15 % above the expected
-    scale, and one in a hundred."""
-    return min(1.0, 0.01 + 3 * 2 * tail(factor / 1.15))
+    scale, and one in twenty: residuals that are carried swell a round's updates, and clipping is repaired by them."""
+    return min(1.0, 0.05 + 3 * 2 * tail(factor / 1.15))
 
 
 def check(scales: Scales, found: Statistics, merged_totals: Iterable[int]) -> None:
