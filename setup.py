@@ -49,9 +49,9 @@ if SANITIZE:
 LEVELS = ("_portable", "_avx2", "_avx512")
 
 # One file per instruction set, compiled with that set's flags and with no other file's (docs/adr/0002).
-LEVEL_FLAGS: dict[str, list[str]] = {"level_portable.cpp": [], "ring_portable.cpp": []}
+LEVEL_FLAGS: dict[str, list[str]] = {"level_portable.cpp": [], "ring_portable.cpp": [], "coding_portable.cpp": []}
 if platform.machine() in ("x86_64", "AMD64"):
-    for kernels in ("level", "ring"):
+    for kernels in ("level", "ring", "coding"):
         LEVEL_FLAGS[f"{kernels}_avx2.cpp"] = ["-march=x86-64-v3", "-mprefer-vector-width=256"]
         LEVEL_FLAGS[f"{kernels}_avx512.cpp"] = ["-march=x86-64-v4", "-mprefer-vector-width=512"]
 

@@ -228,6 +228,7 @@ PYBIND11_MODULE(_native, m) {
     m.def("copy", bind_copy);
     m.def("run_rule", bind_run_rule);
     bind_ring(m);
+    bind_coding(m);
     m.def("first_overlap", first_overlap);
     m.def("thread_count", default_threads);
     m.def("level", [] { return level().name; });

@@ -3,3 +3,4 @@
 #include <pybind11/pybind11.h>
 
 void bind_ring(pybind11::module_& m);
+void bind_coding(pybind11::module_& m);

@@ -44,3 +44,37 @@ def ring_check_sums(
 ) -> npt.NDArray[np.uint64]: ...
 def shamir_split(secret: Bytes, coefficients: Bytes, abscissas: Bytes) -> Bytes: ...
 def shamir_combine(shares: Bytes, abscissas: Bytes) -> Bytes: ...
+
+Float32s = npt.NDArray[np.float32]
+Int64s = npt.NDArray[np.int64]
+
+# numbers of blocks as words of a ring or as codes, and runs of numbers as levels; see reference_coding.  Places of
+# blocks: starts, logs, first.  Masks: keys uint8[k, 32], signs int8[k].
+def encode(
+    x: Float32s, base: Float32s | None, starts: Int64s, logs: Bytes, first: int, signs_key: bytes, dither_key: bytes,
+    offset: int, alpha: float, inverse_steps: Float32s, bound: int, bits: int, mask_keys: Bytes,
+    mask_signs: npt.NDArray[np.int8], out: Bytes, threads: int,
+) -> tuple[Float64s, Int64s, Int64s]: ...  # fmt: skip
+def decode(
+    words: Bytes, bits: int, starts: Int64s, logs: Bytes, first: int, signs_key: bytes, dither_key: bytes,
+    table: npt.NDArray[np.int32], scales: Float64s, mask_keys: Bytes, mask_signs: npt.NDArray[np.int8],
+    base: Float32s | None, out: Float32s, threads: int,
+) -> None: ...  # fmt: skip
+def encode_codes(
+    x: Float32s, base: Float32s | None, starts: Int64s, logs: Bytes, first: int, signs_key: bytes,
+    boundaries: Float32s, centroids: Float32s, out: Bytes, threads: int,
+) -> Float32s: ...  # fmt: skip
+def decode_codes(
+    codes: Bytes, starts: Int64s, logs: Bytes, first: int, signs_key: bytes, centroids: Float32s, scales: Float32s,
+    base: Float32s | None, out: Float32s, threads: int,
+) -> None: ...  # fmt: skip
+def rotate(
+    x: Float32s, starts: Int64s, logs: Bytes, first: int, signs_key: bytes, out: Float32s, threads: int
+) -> None: ...
+def absmax(x: Float32s, size: int, out: Float32s, threads: int) -> None: ...
+def quantise_absmax(
+    x: Float32s, size: int, levels: int, scales: Float32s, out: npt.NDArray[np.int8], threads: int
+) -> None: ...
+def dequantise(
+    q: npt.NDArray[np.int8], size: int, scales: Float32s, base: Float32s | None, out: Float32s, threads: int
+) -> None: ...

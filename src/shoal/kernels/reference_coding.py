@@ -237,7 +237,7 @@ def encode_codes(
                 np.float32(1 / rms) if rms >= TINY_RMS else np.float32(0) if rms < TINY_RMS else np.float32(np.nan)
             )
             codes = np.searchsorted(boundaries, np.where(np.isnan(z), np.float32(0), z * inverse), side="left")
-            dot = folded(z.astype(np.float64) * centroids[codes].astype(np.float64))
+            dot = np.float64(folded(z.astype(np.float64) * centroids[codes].astype(np.float64)))
             scales[j] = np.float32(squares / dot) if rms >= TINY_RMS else np.float32(0) if rms < TINY_RMS else np.nan
         wide = (codes[:, None] >> np.arange(bits)) & 1
         out[at * bits // 8 : (at + size) * bits // 8] = np.packbits(
