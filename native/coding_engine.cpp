@@ -12,7 +12,7 @@ namespace shoal {
 
 namespace {
 
-constexpr int64_t PLACES_STEP = 64;            // blocks begin at multiples of this many places
+constexpr int64_t PLACES_STEP = 64;                                  // blocks begin at multiples of this many places
 constexpr uint64_t LANE_MODEL = 0, LANE_DITHER = 4, LANE_SIGNS = 5;  // reference_ring
 // Streams times elements below which the caller works alone: waking others takes as long.
 constexpr int64_t INLINE_WORK = 1 << 17;
@@ -95,7 +95,8 @@ Grid::Grid(const int64_t* starts, const uint8_t* logs, int64_t count, int64_t fi
         if (log < LOG_MIN || log > LOG_MAX || log % 2) throw std::invalid_argument("log of a block");
         if (start < end || start >= length) throw std::invalid_argument("start of a block");
         const int64_t size = int64_t(1) << log;
-        if (pieces.empty() || places + size - blocks[size_t(pieces.back().begin)].place > TILE) pieces.push_back({j, j});
+        if (pieces.empty() || places + size - blocks[size_t(pieces.back().begin)].place > TILE)
+            pieces.push_back({j, j});
         pieces.back().end = j + 1;
         blocks.push_back({start, places, std::min(size, length - start), int(log)});
         end = start + std::min(size, length - start);

@@ -74,11 +74,16 @@ float encode_codes(float* z, int log, const Codebook& book, uint8_t* codes) {
     const int64_t size = int64_t(1) << log;
     const float unit = scale_of(log);
     switch (book.bits) {
-        case 1: return encode_bits<1>(z, size, unit, book, codes);
-        case 2: return encode_bits<2>(z, size, unit, book, codes);
-        case 3: return encode_bits<3>(z, size, unit, book, codes);
-        case 4: return encode_bits<4>(z, size, unit, book, codes);
-        default: return encode_bits<8>(z, size, unit, book, codes);
+        case 1:
+            return encode_bits<1>(z, size, unit, book, codes);
+        case 2:
+            return encode_bits<2>(z, size, unit, book, codes);
+        case 3:
+            return encode_bits<3>(z, size, unit, book, codes);
+        case 4:
+            return encode_bits<4>(z, size, unit, book, codes);
+        default:
+            return encode_bits<8>(z, size, unit, book, codes);
     }
 }
 
@@ -108,11 +113,16 @@ void pack_bits(const uint8_t* codes, int64_t count, char* to) {
 
 void pack_codes(const uint8_t* codes, int64_t count, int bits, char* to) {
     switch (bits) {
-        case 1: return pack_bits<1>(codes, count, to);
-        case 2: return pack_bits<2>(codes, count, to);
-        case 3: return pack_bits<3>(codes, count, to);
-        case 4: return pack_bits<4>(codes, count, to);
-        default: copy_bytes(to, codes, count);
+        case 1:
+            return pack_bits<1>(codes, count, to);
+        case 2:
+            return pack_bits<2>(codes, count, to);
+        case 3:
+            return pack_bits<3>(codes, count, to);
+        case 4:
+            return pack_bits<4>(codes, count, to);
+        default:
+            copy_bytes(to, codes, count);
     }
 }
 
@@ -131,11 +141,16 @@ void unpack_bits(const char* from, int64_t count, uint8_t* codes) {
 
 void unpack_codes(const char* from, int64_t count, int bits, uint8_t* codes) {
     switch (bits) {
-        case 1: return unpack_bits<1>(from, count, codes);
-        case 2: return unpack_bits<2>(from, count, codes);
-        case 3: return unpack_bits<3>(from, count, codes);
-        case 4: return unpack_bits<4>(from, count, codes);
-        default: copy_bytes(codes, from, count);
+        case 1:
+            return unpack_bits<1>(from, count, codes);
+        case 2:
+            return unpack_bits<2>(from, count, codes);
+        case 3:
+            return unpack_bits<3>(from, count, codes);
+        case 4:
+            return unpack_bits<4>(from, count, codes);
+        default:
+            copy_bytes(codes, from, count);
     }
 }
 

@@ -7,9 +7,9 @@
 namespace shoal {
 namespace {
 
-constexpr int LF = VB / 4;                 // floats in a register
+constexpr int LF = VB / 4;                    // floats in a register
 constexpr int REGISTERS = VB == 64 ? 16 : 8;  // held by the first pass: half of what there is, or less
-constexpr int NEAR_LOG = 12;               // blocks of this size (16 KiB) stay in the nearest cache
+constexpr int NEAR_LOG = 12;                  // blocks of this size (16 KiB) stay in the nearest cache
 
 typedef uint32_t vu __attribute__((vector_size(VB)));
 

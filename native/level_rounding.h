@@ -8,7 +8,7 @@ namespace {
 constexpr int PARTS_OF_16 = 16 / LF;  // registers that hold 16 floats
 constexpr int DOUBLES = 16 / LD;      // registers that hold 16 doubles
 
-typedef int8_t vb __attribute__((vector_size(LF)));        // as many lanes as vf has
+typedef int8_t vb __attribute__((vector_size(LF)));  // as many lanes as vf has
 typedef int16_t vh __attribute__((vector_size(2 * LF)));
 typedef uint16_t vhu __attribute__((vector_size(2 * LF)));
 
@@ -177,8 +177,7 @@ void dequantise_words(const char* words, int64_t size, const Undithering& how, f
     for (int64_t at = 0; at < size; at += LF) {
         const vi s = load_words<Word>(words + at * int64_t(sizeof(Word)));
         vi known{};
-        if constexpr (DITHERED)
-            known = gathered(how.table, __builtin_convertvector(load<vhu>(how.dither + at), vi));
+        if constexpr (DITHERED) known = gathered(how.table, __builtin_convertvector(load<vhu>(how.dither + at), vi));
         for (int half = 0; half < 2; half++) {
             vd x = half_to_double(s, half) * 131072.0;  // exact, and so is the difference
             if constexpr (DITHERED) x = x - half_to_double(known, half);

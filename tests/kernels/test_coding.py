@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +65,7 @@ GRIDS = [
     (*grid([12, 6, 12, 8], [0, 5, 1000, 0], first=192), 100),
     (*grid([14, 12, 6], [1, 0, 7], first=2**33 + 64), 1),
     (*grid([14, 14], first=2**14), 9000),
-    (*grid([6] * 300), 33),
+    (*grid([6, 10] * 15 + [6] * 9), 33),
 ]
 
 
@@ -81,21 +83,27 @@ def expected_words(
     return out, sums
 
 
+def same(a: np.ndarray, b: np.ndarray) -> bool:
+    """The same bits; one NaN is like another."""
+    return np.array_equal(np.where(a == a, bits_of(a), 0), np.where(b == b, bits_of(b), 0))
+
+
 def check_encode(
     x: np.ndarray,
     blocks: Blocks,
     spec: Spec,
     streams: Streams | None = None,
     base: np.ndarray | None = None,
-    **more: int,
+    *,
+    expected: tuple[np.ndarray, tuple[np.ndarray, ...]] | None = None,
+    threads: int = 0,
 ) -> np.ndarray:
-    given = x if base is None else x - base
-    expected, sums = expected_words(given, blocks, spec, streams)
-    out = shifted(np.zeros(len(expected), np.uint8), 1)
-    found = coding.encode(x, blocks, KEYS, spec, out, base=base, streams=streams, **more)
+    words, sums = expected or expected_words(x if base is None else x - base, blocks, spec, streams)
+    out = shifted(np.zeros(len(words), np.uint8), 1)
+    found = coding.encode(x, blocks, KEYS, spec, out, base=base, streams=streams, threads=threads)
     assert np.array_equal(bits_of(found.squares), bits_of(sums[0]))
     assert np.array_equal(found.clipped, sums[1]) and np.array_equal(found.totals, sums[2])
-    assert np.array_equal(out, expected)
+    assert np.array_equal(out, words)
     return out
 
 
@@ -105,27 +113,37 @@ def fitting(x: np.ndarray, blocks: Blocks, bound: int) -> np.ndarray:
     for j, (start, log) in enumerate(zip(blocks.starts, blocks.logs, strict=True)):
         rms = float(np.sqrt(np.mean(x[start : start + (1 << int(log))].astype(np.float64) ** 2))) or 1.0
         steps[j] = np.float32(min(bound / 2.5 / rms, 3e38))
-    steps[::7] *= np.float32(1.7)
+    steps[::7] = np.minimum(steps[::7], 1e38) * np.float32(1.7)
     steps[5::11] = [0, 1e-42, 3e38][len(blocks) % 3]
     return steps
 
 
-@pytest.mark.parametrize("bits", coding.RING_BITS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_encode_gives_the_same_bits(level: str, bits: int, kind: str) -> None:
+@cache
+def encode_cases(bits: int, kind: str) -> list[tuple[Any, ...]]:
+    """(arguments, what the reference makes of them), the same for all levels."""
     rng = np.random.default_rng(bits)
+    cases: list[tuple[Any, ...]] = []
     for i, (blocks, end, missing) in enumerate(GRIDS):
         x = shifted(finite(rng, end - missing, kind), 4 * i)
         bound = [2 ** (bits - 1) - 1, 1, 12, max(1, 2 ** (bits - 1) // 10)][i % 4]
         alpha = [1.0, 0.1, 1e-40, 0.7][i // 2 % 4]
         spec = Spec([0, 65_535, 40_000][i % 3], alpha, fitting(np.float32(alpha) * x, blocks, bound), bound, bits)
-        check_encode(x, blocks, spec, some_streams(i % 4) if i % 4 else None)
+        streams = some_streams(i % 4) if i % 4 else None
+        cases.append(((x, blocks, spec, streams), expected_words(x, blocks, spec, streams)))
+    return cases
 
 
-@pytest.mark.parametrize("bits", coding.RING_BITS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_decode_gives_the_same_bits(level: str, bits: int, kind: str) -> None:
+@pytest.mark.parametrize("bits", coding.RING_BITS)
+def test_encode_gives_the_same_bits(level: str, bits: int, kind: str) -> None:
+    for arguments, expected in encode_cases(bits, kind):
+        check_encode(*arguments, expected=expected)
+
+
+@cache
+def decode_cases(bits: int, kind: str) -> list[tuple[Any, ...]]:
     rng = np.random.default_rng(bits)
+    cases: list[tuple[Any, ...]] = []
     for i, (blocks, end, missing) in enumerate(GRIDS):
         n = end - missing
         words = rng.integers(0, 256, blocks.places * bits // 8, np.uint8)
@@ -135,26 +153,33 @@ def test_decode_gives_the_same_bits(level: str, bits: int, kind: str) -> None:
             table = rng.integers(-(2**31), 2**31, 65_536).astype(np.int32)
         scales = rng.choice([0.0, 1e-320, 3e-50, 1.7e-9, 1.0, 1e25], len(blocks))
         base = [None, finite(rng, n, kind)][i % 2]
-        expected = sample(rng, FLOAT32, n, "bits").copy()
-        out = shifted(expected, 4 * i)
-        streams = some_streams(i % 3)
-        bare = np.empty_like(words)
-        add_streams(
-            words, bits, [k.tobytes() for k in streams.keys], streams.signs.tolist(), LANE_MODEL, blocks.first, bare
-        )
+        before = sample(rng, FLOAT32, n, "bits").copy()
+        streams, bare, expected = some_streams(i % 3), np.empty_like(words), before.copy()
+        keys = [key.tobytes() for key in streams.keys]
+        add_streams(words, bits, keys, streams.signs.tolist(), LANE_MODEL, blocks.first, bare)
         reference.decode(
             bare, bits, blocks.starts, blocks.logs, blocks.first, KEYS.signs, KEYS.dither, table, scales, base, expected
         )
+        cases.append((words, blocks, table, scales, base, streams, shifted(before, 4 * i), expected))
+    return cases
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bits", coding.RING_BITS)
+def test_decode_gives_the_same_bits(level: str, bits: int, kind: str) -> None:
+    for words, blocks, table, scales, base, streams, before, expected in decode_cases(bits, kind):
+        out = shifted(before, before.ctypes.data % 64)
         coding.decode(words, blocks, KEYS, table, scales, base, out, bits=bits, streams=streams)
-        assert np.array_equal(bits_of(out), bits_of(expected))
-        if base is not None:
-            before = base.copy()
-            coding.decode(words, blocks, KEYS, table, scales, base, base, bits=bits, streams=streams)
-            inside = np.zeros(n, bool)
-            for start, log in zip(blocks.starts, blocks.logs, strict=True):
-                inside[start : start + (1 << int(log))] = True
-            assert np.array_equal(bits_of(base[inside]), bits_of(expected[inside]))
-            assert np.array_equal(bits_of(base[~inside]), bits_of(before[~inside]))
+        assert same(out, expected)
+        if base is None:
+            continue
+        out = base.copy()
+        coding.decode(words, blocks, KEYS, table, scales, out, out, bits=bits, streams=streams)
+        inside = np.zeros(len(out), bool)
+        for start, log in zip(blocks.starts, blocks.logs, strict=True):
+            inside[start : start + (1 << int(log))] = True
+        assert same(out[inside], expected[inside])
+        assert same(out[~inside], base[~inside])
 
 
 def test_a_base_is_taken_off_in_float32(level: str) -> None:
@@ -226,15 +251,14 @@ def test_codes_give_the_same_bits(level: str, bits: int) -> None:
         assert np.array_equal(bits_of(back), bits_of(made))
 
 
-@pytest.mark.parametrize("kind", ["ties", "tiny", "huge"])
-def test_values_on_boundaries(level: str, kind: str) -> None:
+def test_values_on_boundaries(level: str) -> None:
     """Boundaries taken from the numbers themselves: equal is not below."""
     rng = np.random.default_rng(6)
-    blocks, end = grid([6] * 40)
+    blocks, end = grid([6] * 10)
     x = finite(rng, end, "ties")
-    z = np.concatenate([reference.rotate(x[i * 64 : i * 64 + 64], KEYS.signs, i * 64) for i in range(40)])
-    rms = [np.sqrt(reference.folded(z[i * 64 : i * 64 + 64].astype(np.float64) ** 2) / 64) for i in range(40)]
-    seen = np.sort(np.concatenate([z[i * 64 : i * 64 + 64] * np.float32(1 / rms[i]) for i in range(40)]))
+    z = np.concatenate([reference.rotate(x[i * 64 : i * 64 + 64], KEYS.signs, i * 64) for i in range(10)])
+    rms = [np.sqrt(reference.folded(z[i * 64 : i * 64 + 64].astype(np.float64) ** 2) / 64) for i in range(10)]
+    seen = np.sort(np.concatenate([z[i * 64 : i * 64 + 64] * np.float32(1 / rms[i]) for i in range(10)]))
     for bits in coding.CODE_BITS:
         boundaries = np.sort(rng.choice(seen, (1 << bits) - 1))
         centroids = np.linspace(-2, 2, 1 << bits, dtype=np.float32)
