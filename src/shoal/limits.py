@@ -111,6 +111,13 @@ REPLICA_BYTES_MAX: Final = 64 * 2**20
 # --- secure aggregation ----------------------------------------------------------------------------------------------
 #: slots of one epoch: after so many, shares are sealed for a new key.
 EPOCH_SLOTS_MAX: Final = 256
+#: epochs whose private halves are alive at once: the present one, the next, and one more of either.
+EPOCHS_KEPT_MAX: Final = 4
+#: bytes of their encoding: two keys of 32 bytes, two numbers and what frames them.
+KEPT_KEYS_BYTES_MAX: Final = 1024
+#: slots for which a journal remembers decisions.  One slot ends before the next but one begins, so two would do; an
+#: epoch's worth costs 255 rows of 100 bytes for each, 6 MB, in the largest swarm.
+JOURNAL_SLOTS_KEPT: Final = EPOCH_SLOTS_MAX
 #: elements that one slot may have: beyond, a model goes in waves (docs/PROTOCOL.md).
 SLOT_ELEMENTS_MAX: Final = 256 * 2**20
 
@@ -169,4 +176,5 @@ assert SNAPSHOT_CHUNK_BYTES + 2**10 <= CONTROL_BYTES_MAX
 assert CONTROL_BACKLOG_BYTES_MAX > APPENDS_IN_FLIGHT_MAX * APPEND_BYTES_MAX + 8 * CONTROL_BYTES_MAX
 assert BULK_BACKLOG_BYTES_MAX > 2 * BULK_QUEUE * SEALED_CHUNK_BYTES_MAX
 assert CONTROL_BYTES_MAX <= POLL_BYTES_MAX and SEALED_CHUNK_BYTES_MAX <= POLL_BYTES_MAX
+assert EPOCHS_KEPT_MAX * (2 * 34 + 2 * 9 + 1) + 8 <= KEPT_KEYS_BYTES_MAX
 assert WINDOW_CHUNKS <= WANTS_MAX and WINDOW_CHUNKS <= WINDOW_CHUNKS_ALL

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
-
 from shoal.ledger.body import Body, EpochKey, KeyBatch
 from shoal.ledger.state import State as LedgerState
-from shoal.limits import EPOCH_SLOTS_MAX
-from shoal.secure.keys import EpochKeys
+from shoal.limits import EPOCH_SLOTS_MAX, EPOCHS_KEPT_MAX
+from shoal.secure.keys import EpochKeys, decode_epochs, encode_epochs
 from shoal.secure.participant import Secrets, Slot
 from shoal.secure.seeds import Party, SlotName
 
 #: one-time keys published at once, and how few may be left before the next ones are
 BATCH = 64
 LEFT_LEAST = 24
-
-_State = list[tuple[bytes, bytes, int, int]]
 
 
 class Keyring:
@@ -30,13 +26,14 @@ class Keyring:
     draw  draw(n) -> n secret random bytes
     keep  writes these bytes where only this member can read them, durably, in the place of the last ones
     kept  what was written last, b"" if nothing was
+
+    raises  InputError  ``key.state``: ``kept`` is something else
     """
 
     def __init__(self, draw: Callable[[int], bytes], keep: Callable[[bytes], None], kept: bytes = b"") -> None:
         self._draw = draw
         self._keep = keep
-        states = msgspec.msgpack.decode(kept, type=_State) if kept else []
-        self._epochs = [EpochKeys(*state) for state in states]
+        self._epochs = decode_epochs(kept) if kept else []
 
     def __repr__(self) -> str:
         return f"Keyring({len(self._epochs)})"
@@ -50,7 +47,8 @@ class Keyring:
         epoch = self._of(published)
         if epoch is None or (not member.batches and epoch.first != published):
             epoch = EpochKeys.generate(published, self._draw)
-            self._epochs.append(epoch)
+            # Epochs that never came to be published pile up where a site cannot get a word in: the last ones count.
+            self._epochs = [*self._epochs, epoch][-EPOCHS_KEPT_MAX:]
             self._save()
         bodies: list[Body] = []
         if member.epoch_key(published) != epoch.share_public:
@@ -77,7 +75,7 @@ class Keyring:
         return next((e for e in reversed(self._epochs) if max(e.first, e.at) <= slot < e.first + EPOCH_SLOTS_MAX), None)
 
     def _save(self) -> None:
-        self._keep(msgspec.msgpack.encode([epoch.state() for epoch in self._epochs]))
+        self._keep(encode_epochs(self._epochs))
 
 
 def slot_of(ledger: LedgerState) -> Slot | None:
