@@ -136,13 +136,14 @@ WINDOW_CHUNKS_ALL: Final = 32
 #: bytes of the header of a chunk, and of a chunk with what sealing adds to it.
 CHUNK_HEADER_BYTES_MAX: Final = 128
 SEALED_CHUNK_BYTES_MAX: Final = CHUNK_BYTES + 2**10
-#: messages that wait in one direction of one connection, beside what the kernel holds: on the control plane small ones
+#: messages that wait to be sent over one connection, beside what the kernel holds: on the control plane small ones
 #: nearly always, on the data plane chunks of 1 MiB.  ZeroMQ says that there is room again only when half of a queue has
-#: been read, so a window fits into half of one.
+#: been sent, so a window fits into half of one.
 CONTROL_QUEUE: Final = 128
 BULK_QUEUE: Final = 2 * WINDOW_CHUNKS
-#: bytes that one connection may have brought and that no complete message has accounted for, after which it is cut:
-#: ZeroMQ counts messages, not bytes, and holds a message of many parts until its last.
+#: bytes that one connection may have brought and that nobody has taken yet, after which it is cut, while its node
+#: polls.  ZeroMQ counts messages, not bytes, and holds a message of many parts until its last.  Who sticks to the
+#: windows never comes near.
 CONTROL_BACKLOG_BYTES_MAX: Final = 96 * 2**20
 BULK_BACKLOG_BYTES_MAX: Final = 48 * 2**20
 #: messages and bytes that one call of a transport's ``poll`` gives of each plane; what is left waits for the next.

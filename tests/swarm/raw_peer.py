@@ -60,11 +60,17 @@ def plain_handshake(connection: socket.socket, ticket: bytes, turn: Callable[[],
 
 
 class Proxy:
-    """A TCP relay in front of a node, for both of its ports.  ``frozen``: bytes stand still, connections stay open."""
+    """A TCP relay in front of a node, for both of its ports.
+
+    frozen   bytes vanish, connections stay open
+    flowing  if cleared, nothing more is read from who dialled, so that its queues fill
+    """
 
     def __init__(self, address: str) -> None:
         self._host, port = parse(address)
         self.frozen = threading.Event()
+        self.flowing = threading.Event()
+        self.flowing.set()
         self._ends: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         while True:
@@ -94,12 +100,14 @@ class Proxy:
                     inner.close()
                     continue
                 self._ends += [inner, outer]
-                self._start(self._copy, inner, outer)
-                self._start(self._copy, outer, inner)
+                self._start(self._copy, inner, outer, self.flowing)
+                self._start(self._copy, outer, inner, threading.Event())
 
-    def _copy(self, source: socket.socket, target: socket.socket) -> None:
+    def _copy(self, source: socket.socket, target: socket.socket, flowing: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                if flowing is self.flowing:
+                    flowing.wait()
                 if self.frozen.is_set():
                     continue
                 target.sendall(data)
@@ -115,6 +123,7 @@ class Proxy:
         self._ends = []
 
     def close(self) -> None:
+        self.flowing.set()
         for server in self._servers:
             with contextlib.suppress(OSError):
                 server.shutdown(socket.SHUT_RDWR)

@@ -6,7 +6,7 @@ import pytest
 from transport_world import curve_pair, peer_id
 
 from shoal.errors import ArgumentError
-from shoal.limits import CHUNK_BYTES
+from shoal.limits import BULK_QUEUE, CHUNK_BYTES, CONTROL_QUEUE
 from shoal.swarm.memory import SILENCE_S, MemoryNetwork, MemoryTransport, Weather
 from shoal.swarm.transport import Back, Bulk, Endpoint, Event, Lost, Received
 
@@ -112,3 +112,19 @@ def test_two_with_one_id() -> None:
     assert caught.value.code == "transport.twin"
     one.close()
     network.transport(one.peer, one.endpoint)
+
+
+def test_queues_are_bounded_and_say_so() -> None:
+    network = MemoryNetwork(1, Weather(delay_s=(0.01, 0.01)))
+    one, two = swarm(network)
+    chunks = messages = 0
+    while one.send_bulk(two.peer, b"%d" % chunks, bytes(CHUNK_BYTES)):
+        chunks += 1
+    while one.send(two.peer, b"%d" % messages):
+        messages += 1
+    assert chunks == 2 * BULK_QUEUE and messages == 2 * CONTROL_QUEUE
+    assert one.counters["dropped.bulk.full"] == one.counters["dropped.control.full"] == 1
+    network.advance(1.0)
+    got = two.poll(0) + two.poll(0)
+    assert [e.data for e in got if isinstance(e, Received)] == [b"%d" % n for n in range(messages)]
+    assert one.send_bulk(two.peer, b"again", b"x") and one.send(two.peer, b"again")

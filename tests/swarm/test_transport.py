@@ -9,7 +9,7 @@ import pytest
 from transport_world import CurveWorld, MemoryWorld, World, curve_pair, peer_id
 
 from shoal.errors import ArgumentError
-from shoal.limits import CHUNK_BYTES, CHUNK_HEADER_BYTES_MAX, CONTROL_BYTES_MAX, CONTROL_QUEUE, WINDOW_CHUNKS
+from shoal.limits import CHUNK_BYTES, CHUNK_HEADER_BYTES_MAX, CONTROL_BYTES_MAX, CONTROL_QUEUE
 from shoal.swarm.transport import Back, Endpoint, Lost, Received
 
 
@@ -79,33 +79,6 @@ def test_unknown_peer_is_false(world: World) -> None:
     assert not node.send(peer_id(9), b"x") and not node.send_bulk(peer_id(9), b"h", b"x")
 
 
-def test_queue_is_bounded_and_says_so(world: World) -> None:
-    swarm(world, True, True)
-    node, to, body = world.nodes[0], peer_id(1), bytes(CHUNK_BYTES)
-    # Nobody reads: what the kernel and the queues at both ends hold goes out, and no more.
-    taken = 0
-    while node.send_bulk(to, taken.to_bytes(4, "big"), body):
-        taken += 1
-        assert taken < 1000
-    assert taken >= WINDOW_CHUNKS and node.counters["dropped.bulk.full"] == 1
-    # Control is not behind it.
-    assert node.send(to, b"through")
-    world.until(lambda: world.messages(1))
-    world.until(lambda: len(world.chunks(1)) >= taken)
-    assert [int.from_bytes(c.header, "big") for c in world.chunks(1)] == list(range(taken))
-    world.until(lambda: node.send_bulk(to, b"again", body))
-
-
-def test_control_queue_is_bounded(world: World) -> None:
-    swarm(world, True, True)
-    taken = 0
-    while world.nodes[0].send(peer_id(1), b"m" * 2**16):
-        taken += 1
-        assert taken < 10_000
-    assert taken >= CONTROL_QUEUE // 2 and world.nodes[0].counters["dropped.control.full"] == 1
-    world.until(lambda: len(world.messages(1)) == taken)
-
-
 def test_control_comes_before_bulk_in_one_poll(world: World) -> None:
     swarm(world, True, True)
     for i in range(4):
@@ -119,16 +92,13 @@ def test_control_comes_before_bulk_in_one_poll(world: World) -> None:
 
 def test_flood_of_one_leaves_the_others_their_turn(world: World) -> None:
     swarm(world, True, True, True)
-    while world.nodes[0].send(peer_id(2), b"flood" * 1000):
-        pass
-    assert world.nodes[1].send(peer_id(2), b"small")
-    flooding = 0
-    while not world.messages(2, peer=1):
-        world.turn()
-        flooding += bool(world.nodes[0].send(peer_id(2), b"flood" * 1000))
-    # It came while the flood was still going on.
-    before = [e.peer for e in world.heard[2]].index(peer_id(1))
-    assert before < 2 * CONTROL_QUEUE + flooding + 64
+    flood = 0
+    for _ in range(20_000):  # nobody takes any of it meanwhile
+        flood += flood < 2000 and world.nodes[0].send(peer_id(2), b"flood" * 100)
+    assert flood >= CONTROL_QUEUE and world.nodes[1].send(peer_id(2), b"small")
+    world.until(lambda: len(world.messages(2)) == flood + 1)
+    # The last to be sent is not the last to be heard.
+    assert world.messages(2).index(b"small") < flood
 
 
 def test_removed_peer_is_cut_off_and_can_come_back(world: World) -> None:

@@ -5,13 +5,12 @@
     CARRY    header and body of a chunk, sealed
 
 The first part of each is kind || counter.  Nothing here is under CURVE, which moves half as fast (docs/adr/0012).  The
-gate lets in only who shows the ticket of a session; whoever reads the ticket on the wire can make no frame that opens,
-and the first that does not open ends his connection.
+gate lets in only who shows the ticket of a session, once; the first frame that does not open ends its connection.  A
+session serves one connection: when that has ended or did not come about, the dialler asks for another.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -32,16 +31,19 @@ _SHAPE: Final = Shape(
     BULK_QUEUE,
     BULK_BACKLOG_BYTES_MAX,
     1,
+    bars=False,
 )
+#: seconds for which a connection may take nothing, while its control connection lives, until it is given up
+STUCK_S: Final = 20.0
 
 
 class BulkPlane(Plane[Session]):
     """``events`` is filled by ``work``; who polls takes it away.
 
-    renew  called with (peer, dialled) when the keys of a session have sealed all they may
+    renew  called with a peer that this side dials, to agree with it on a new session
     """
 
-    def __init__(self, context: zmq.Context[Any], gate: Gate, renew: Callable[[bytes, bool], None]) -> None:
+    def __init__(self, context: zmq.Context[Any], gate: Gate, renew: Callable[[bytes], None]) -> None:
         super().__init__(context, gate, _SHAPE)
         self.events: list[Bulk] = []
         self._expected: dict[bytes, Session] = {}
@@ -52,10 +54,18 @@ class BulkPlane(Plane[Session]):
 
     def reach(self, peer: bytes, where: tuple[str, int], session: Session) -> None:
         """This side dialled the control connection, so it dials this one."""
-        self.dial(peer, where, session, time.monotonic())
+        before = self._dials.get(peer)
+        self.dial(peer, where, session, self._now_s)
+        if before is not None:  # in vain so far: it may go on less and less often
+            self._dials[peer].pause_s = before.pause_s
+
+    def retry(self, dial: Dial[Session], now_s: float) -> None:
+        dial.wait(now_s)
+        self._renew(dial.peer)
 
     def expect(self, peer: bytes, session: Session) -> None:
         """The peer dialled the control connection, so it will dial this one."""
+        self.shut_out(peer)
         self._expected[peer] = session
         self.gate.expect(peer, session.ticket)
 
@@ -74,11 +84,14 @@ class BulkPlane(Plane[Session]):
         link = self.link(peer)
         if link is None:
             return False
-        if link.key.sealer.spent:
-            self._renew(peer, link.dialled)
+        if link.key.sealer.spent or (link.full_s and self._now_s - link.full_s > STUCK_S):
+            self.counters["lost.bulk"] += 1
+            self.cut(link)  # the dialler comes back with a new session
             return False
         sealed = link.key.sealer.seal(CARRY, header, body)
-        return self.push(link.routing, sealed, dialled=link.dialled, copy=False)
+        taken = self.push(link.routing, sealed, dialled=link.dialled, copy=False)
+        link.full_s = 0.0 if taken else link.full_s or self._now_s
+        return taken
 
     def carried(self, link: Link[Session], taken: Taken) -> None:
         opened = _open(link.key, taken) if taken.kind == CARRY else None

@@ -42,8 +42,8 @@ class _Connection:
 class Connections:
     """Those of one socket, by file descriptor.
 
-    A descriptor may be closed by ZeroMQ's own thread at any time, and its number used again.  So whoever touches one
-    duplicates it first and compares the address of its other end; what is then done is done to that connection alone.
+    A descriptor may be closed by ZeroMQ's own thread at any time, and its number used again.  So ``cut`` duplicates it
+    first and compares the address of its other end; what is then done is done to that connection alone.
     """
 
     def __init__(self, watched: zmq.Socket[Any], name: str, backlog_max: int) -> None:
@@ -64,13 +64,16 @@ class Connections:
 
     def closed(self) -> Iterator[int]:
         """Those that ended since the last call."""
-        while self.monitor.poll(0):
-            event = recv_monitor_message(self.monitor, zmq.NOBLOCK)
+        while True:
+            try:
+                event = recv_monitor_message(self.monitor, zmq.NOBLOCK)
+            except zmq.Again:
+                return
             kind, number = int(event["event"]), int(event["value"])
             if kind & _OPENED:
-                look = _look(number)
-                if look is not None:
-                    self._open[number] = _Connection(look[0])
+                name = _other_end(number)
+                if name is not None:
+                    self._open[number] = _Connection(name)
             elif kind & _FAILED:
                 self._failed += 1
             elif kind == zmq.EVENT_DISCONNECTED and number in self._open:
@@ -91,11 +94,11 @@ class Connections:
         """Connections that brought more than may wait; ``passed_s`` since the last call."""
         over = []
         for number, known in self._open.items():
-            look = _look(number)
-            if look is None or look[0] != known.name:
+            received = _received(number)
+            if received is None:
                 continue
-            came = look[1] - known.received - known.delivered
-            known.received, known.delivered = look[1], 0
+            came = received - known.received - known.delivered
+            known.received, known.delivered = received, 0
             known.debt = max(0.0, known.debt + came - _IDLE_BYTES_PER_S * passed_s)
             if known.debt > self._backlog_max:
                 over.append(number)
@@ -116,12 +119,28 @@ class Connections:
         self.monitor.close()
 
 
-def _look(number: int) -> tuple[Any, int] | None:
-    """Address of the other end, and bytes that came so far; None if the connection is gone."""
+def _other_end(number: int) -> Any:
+    """Address of the other end; None if there is no connection (any more)."""
     try:
         with socket.socket(fileno=os.dup(number)) as connection:
-            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED_AT + 8)
-            known = len(info) == _RECEIVED_AT + 8  # a kernel that tells less: the limit cannot be held
-            return connection.getpeername(), int(struct.unpack_from("=Q", info, _RECEIVED_AT)[0]) if known else 0
+            return connection.getpeername()
     except OSError:
         return None
+
+
+def _received(number: int) -> int | None:
+    """Bytes that came over a connection so far; None if it is gone, or the kernel does not tell.
+
+    Asked of the number itself, often: if that has become another connection's, ``cut`` will find so.
+    """
+    try:
+        borrowed = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 0, fileno=number)
+    except OSError:
+        return None
+    try:
+        info = borrowed.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED_AT + 8)
+    except OSError:
+        return None
+    finally:
+        borrowed.detach()
+    return int(struct.unpack_from("=Q", info, _RECEIVED_AT)[0]) if len(info) >= _RECEIVED_AT + 8 else None

@@ -5,6 +5,9 @@ Every message is one part, the kind and then
     HELLO    version || run (16 bytes that name this life of the dialler's process) || exchanged key of the dialler
     WELCOME  version || exchanged key of the listener
     CARRY    the message
+    ALIVE    nothing: said when nothing else was for a while
+
+A HELLO over a link that is up asks for new keys of the bulk connection.
 
 The dialler knows the key it dials, the listener learns the dialler's from the gate.  The listener allows one link for
 each peer.  A second that names the same run takes the place of the first: that one is broken, and the kernel does not
@@ -21,14 +24,17 @@ from zmq.utils import z85
 
 from shoal.limits import CONTROL_BACKLOG_BYTES_MAX, CONTROL_BYTES_MAX, CONTROL_QUEUE
 from shoal.swarm.bulk_plane import BulkPlane
-from shoal.swarm.frames import CARRY, HELLO, RUN_BYTES, VERSION, WELCOME, Taken
+from shoal.swarm.frames import ALIVE, CARRY, HELLO, RUN_BYTES, VERSION, WELCOME, Taken
 from shoal.swarm.gate import Gate
 from shoal.swarm.link import Dial, Link, Shape
 from shoal.swarm.plane import Plane
 from shoal.swarm.seal import EXCHANGE_BYTES, Exchange, Session
 from shoal.swarm.transport import Back, Endpoint, Lost, Received
 
-_SHAPE: Final = Shape("control", (2,), (1 + CONTROL_BYTES_MAX,), CONTROL_QUEUE, CONTROL_BACKLOG_BYTES_MAX, 0)
+#: a peer from which nothing comes for so long is lost
+SILENCE_S: Final = 10.0
+
+_SHAPE: Final = Shape("control", (1,), (1 + CONTROL_BYTES_MAX,), CONTROL_QUEUE, CONTROL_BACKLOG_BYTES_MAX, 0, bars=True)
 
 
 class Keys(msgspec.Struct, frozen=True):
@@ -72,7 +78,22 @@ class ControlPlane(Plane[_Party]):
 
     def send(self, peer: bytes, data: bytes) -> bool:
         link = self.link(peer)
-        return link is not None and self.push(link.routing, (CARRY + data,), dialled=link.dialled)
+        if link is None:
+            return False
+        link.said_s = self._now_s
+        return self.push(link.routing, (CARRY + data,), dialled=link.dialled)
+
+    def work(self, now_s: float) -> None:
+        super().work(now_s)
+        # After taking what came: this side may have been the one that was away.
+        for link in self.links():
+            if now_s - link.heard_s > SILENCE_S:
+                self.counters["lost.silent"] += 1
+                link.heard_s = now_s  # the cut is heard of soon
+                self.cut(link)
+            elif now_s - link.said_s > SILENCE_S / 3:
+                link.said_s = now_s
+                self.push(link.routing, (ALIVE,), dialled=link.dialled)
 
     def identify(self, dial: Dial[_Party]) -> None:
         self.dialler.setsockopt(zmq.CURVE_SERVERKEY, z85.encode(dial.key.curve))
@@ -97,7 +118,8 @@ class ControlPlane(Plane[_Party]):
         except ValueError:
             self.refuse(taken, "exchange")
             return
-        self.accept(peer, taken, _Party(curve, run))
+        if before is None or before.routing != taken.routing:
+            self.accept(peer, taken, _Party(curve, run))
         self._bulk.expect(peer, Session(values, dialled=False))
         self.push(taken.routing, (WELCOME + VERSION + mine.public,), dialled=False)
 
@@ -113,11 +135,14 @@ class ControlPlane(Plane[_Party]):
         except ValueError:
             self.refuse(taken, "exchange")
             return
-        self.settle(dial, taken, dial.key)
+        if dial.peer not in self.outgoing:
+            self.settle(dial, taken, dial.key)
         self._bulk.reach(dial.peer, dial.where, Session(values, dialled=True))
 
     def carried(self, link: Link[_Party], taken: Taken) -> None:
-        if taken.kind == CARRY:
+        if taken.kind == ALIVE:
+            return
+        if taken.kind == CARRY and taken.size > 1:
             self.events.append(Received(link.peer, taken.parts[0].buffer[1:].tobytes()))
         else:
             self.counters["refused.frame"] += 1
@@ -129,8 +154,8 @@ class ControlPlane(Plane[_Party]):
         if not up:
             self._bulk.end(link.peer, dialled=link.dialled)
 
-    def renew(self, peer: bytes, dialled: bool) -> None:
-        """Break a connection, so that its next life brings new keys."""
-        link = (self.outgoing if dialled else self.incoming).get(peer)
+    def renew(self, peer: bytes) -> None:
+        """Ask for new keys of the bulk connection that this side dials."""
+        link = self.outgoing.get(peer)
         if link is not None:
-            self.cut(link)
+            self.greet(self._dialled[link.routing])

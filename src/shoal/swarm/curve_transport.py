@@ -24,7 +24,7 @@ from shoal.swarm.transport import CURVE_KEY_BYTES, Endpoint, Event, parse_addres
 #: libzmq before it has faults in CURVE and in its decoders
 _LIBZMQ_MIN: Final = (4, 3, 5)
 #: seconds between two turns of a waiting ``poll``: redials, limits
-_TURN_S: Final = 0.1
+_TURN_S: Final = 0.2
 #: pairs of neighbouring ports that are tried when any may be taken
 _PORTS_TRIED: Final = 32
 
@@ -153,8 +153,8 @@ class CurveTransport:
         self._bulk.events.clear()
         return events
 
-    def _renew(self, peer: bytes, dialled: bool) -> None:
-        self._control.renew(peer, dialled)
+    def _renew(self, peer: bytes) -> None:
+        self._control.renew(peer)
 
     def wake(self) -> None:
         with self._wake_lock:

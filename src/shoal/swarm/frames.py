@@ -10,10 +10,13 @@ from typing import Final
 import msgspec
 import zmq
 
-#: the dialler's first message; the listener's answer, from which on the link is up; what the plane is for
+#: the dialler's first message; the listener's answer, from which on the link is up; what the plane is for; "I am still
+#: here", of the control plane; "I have cut this connection"
 HELLO: Final = b"\x01"
 WELCOME: Final = b"\x02"
 CARRY: Final = b"\x03"
+ALIVE: Final = b"\x04"
+BYE: Final = b"\x05"
 VERSION: Final = b"\x01"
 RUN_BYTES: Final = 16
 #: parts of a message

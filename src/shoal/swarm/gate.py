@@ -54,7 +54,7 @@ class Gate:
         self._barred[peer] = time.monotonic() + seconds
 
     def expect(self, peer: bytes, ticket: bytes | None) -> None:
-        """Let this ticket in, and no earlier one of the peer."""
+        """Let this ticket in, once, and no earlier one of the peer."""
         self._tickets = {half: known for half, known in self._tickets.items() if known[1] != peer}
         self._guests = {user: guest for user, guest in self._guests.items() if guest != peer}
         if ticket is not None:
@@ -90,6 +90,7 @@ class Gate:
         known = self._tickets.get(name)
         if known is None or not compare_digest(known[0], password):
             return None
+        del self._tickets[name]  # who reads it on the wire comes too late
         return _digest(bytes.fromhex((name + password).decode()))
 
     def close(self) -> None:

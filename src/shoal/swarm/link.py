@@ -23,6 +23,7 @@ class Shape(msgspec.Struct, frozen=True):
     queue      int            messages that wait for one connection, each way
     backlog    int            bytes that one connection may bring beyond what was delivered
     offset     int            added to the port of a peer's address
+    bars       bool           frames are the peer's for sure, so it answers for what it sends
     """
 
     name: str
@@ -31,22 +32,28 @@ class Shape(msgspec.Struct, frozen=True):
     queue: int
     backlog: int
     offset: int
+    bars: bool
 
 
 class Link(Generic[Key]):
     """number   int    descriptor of the connection
     dialled  bool   by this side
     key      Key    what the plane knows about it
+    heard_s  float  when something last came over it
+    said_s   float  when something was last sent
+    full_s   float  since when its queue is full; 0.0 if it is not
     """
 
-    __slots__ = ("dialled", "key", "number", "peer", "routing")
+    __slots__ = ("dialled", "full_s", "heard_s", "key", "number", "peer", "routing", "said_s")
 
-    def __init__(self, peer: bytes, taken: Taken, key: Key, *, dialled: bool) -> None:
+    def __init__(self, peer: bytes, taken: Taken, key: Key, now_s: float, *, dialled: bool) -> None:
         self.peer = peer
         self.routing = taken.routing
         self.number = taken.number
         self.key = key
         self.dialled = dialled
+        self.heard_s = self.said_s = now_s
+        self.full_s = 0.0
 
 
 class Dial(Generic[Key]):

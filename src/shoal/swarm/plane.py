@@ -6,6 +6,11 @@ descriptors more.)
 
 A link is one connection with one peer, up from the dialler's HELLO or the listener's WELCOME on.  How the other side is
 known, and what is in these two, is the matter of control_plane.py and bulk_plane.py.
+
+libzmq 4.3.5 aborts the process (stream_engine_base.cpp: ``!_io_error``) when it has a PING to send, its own or the answer
+to a peer's, over a connection that has ended while a full queue kept it from reading.  So it sends none, and its queues of
+what comes in have no limit of messages: what a connection may bring is limited in bytes (connections.py).  Silence is
+noticed by the kernel, which probes connections, and on the control plane by messages of its own.
 """
 
 from __future__ import annotations
@@ -21,18 +26,18 @@ import zmq
 from shoal.errors import MachineError
 from shoal.limits import POLL_BYTES_MAX, POLL_MESSAGES_MAX
 from shoal.swarm.connections import Connections
-from shoal.swarm.frames import HELLO, PARTS_MAX, WELCOME, Taken, take
+from shoal.swarm.frames import BYE, HELLO, PARTS_MAX, WELCOME, Taken, take
 from shoal.swarm.gate import Gate
 from shoal.swarm.link import AFTER_BREAK_S, REDIAL_S, Dial, Key, Link, Shape
 
 #: what encryption (33 bytes) and ZMTP (9) add to a part, and something over
 _PART_EXTRA: Final = 64
-#: a peer that is silent so long is lost; libzmq asks three times in it
-SILENCE_MS: Final = 6000
+#: a connection on which the other machine acknowledges nothing for so long has ended
+_DEAF_MS: Final = 6000
 _HANDSHAKE_MS: Final = 10_000
 _RECONNECT_MS: Final = (100, 5000)
-#: seconds between two looks at what connections brought
-_LOOK_S: Final = 0.1
+#: seconds between two looks at what connections brought: 10 Gbit/s bring 250 MB in it
+_LOOK_S: Final = 0.2
 #: seconds for which a peer that sent more than may be is refused
 _BAR_S: Final = 30.0
 
@@ -67,20 +72,18 @@ class Plane(ABC, Generic[Key]):
             (zmq.IPV6, 1),
             (zmq.ROUTER_MANDATORY, 1),
             (zmq.SNDHWM, self.shape.queue),
-            (zmq.RCVHWM, self.shape.queue),
+            (zmq.RCVHWM, 0),
             (zmq.MAXMSGSIZE, max(self.shape.parts_max) + _PART_EXTRA),
             (zmq.BACKLOG, 256),
             (zmq.HANDSHAKE_IVL, _HANDSHAKE_MS),
-            (zmq.HEARTBEAT_IVL, SILENCE_MS // 3),
-            (zmq.HEARTBEAT_TIMEOUT, SILENCE_MS),
-            (zmq.HEARTBEAT_TTL, SILENCE_MS),
             (zmq.CONNECT_TIMEOUT, _HANDSHAKE_MS),
             (zmq.RECONNECT_IVL, _RECONNECT_MS[0]),
             (zmq.RECONNECT_IVL_MAX, _RECONNECT_MS[1]),
             (zmq.TCP_KEEPALIVE, 1),
-            (zmq.TCP_KEEPALIVE_IDLE, 30),
-            (zmq.TCP_KEEPALIVE_INTVL, 10),
+            (zmq.TCP_KEEPALIVE_IDLE, 3),
+            (zmq.TCP_KEEPALIVE_INTVL, 1),
             (zmq.TCP_KEEPALIVE_CNT, 3),
+            (zmq.TCP_MAXRT, _DEAF_MS),
         ):
             made.setsockopt(option, value)
         return made
@@ -164,6 +167,10 @@ class Plane(ABC, Generic[Key]):
             return
         self.greet(dial)
 
+    def retry(self, dial: Dial[Key], now_s: float) -> None:
+        """A dial is due again."""
+        self._try(dial, now_s)
+
     def _disconnect(self, dial: Dial[Key]) -> None:
         if self._dialled.pop(dial.routing, None) is not None:
             # Polling may have made libzmq read the first part of a message.  It would fail, and with it the process, if
@@ -176,22 +183,31 @@ class Plane(ABC, Generic[Key]):
 
     # --- sending
 
+    def links(self) -> list[Link[Key]]:
+        """All that are up."""
+        return [*self.incoming.values(), *self.outgoing.values()]
+
     def link(self, peer: bytes) -> Link[Key] | None:
         """The link to send over: what this side dialled, if it is up."""
         return self.outgoing.get(peer) or self.incoming.get(peer)
 
     def push(self, routing: bytes, parts: Iterable[bytes | memoryview], *, dialled: bool, copy: bool = True) -> bool:
         """Queue a message; False, and counted, if it cannot be."""
+        fault = self._say(routing, parts, dialled=dialled, copy=copy)
+        if fault:
+            self.counters[f"dropped.{self.shape.name}.{fault}"] += 1
+        return not fault
+
+    def _say(self, routing: bytes, parts: Iterable[bytes | memoryview], *, dialled: bool, copy: bool) -> str:
+        """Queue a message.  returns  "", or why not: "full", or "gone" if the connection has ended"""
         socket = self.dialler if dialled else self.listener
         try:
             socket.send_multipart([routing, *parts], zmq.NOBLOCK, copy=copy)
         except zmq.Again:
-            self.counters[f"dropped.{self.shape.name}.full"] += 1
-            return False
-        except zmq.ZMQError:  # the connection has just ended
-            self.counters[f"dropped.{self.shape.name}.gone"] += 1
-            return False
-        return True
+            return "full"
+        except zmq.ZMQError:
+            return "gone"
+        return ""
 
     # --- receiving
 
@@ -219,14 +235,17 @@ class Plane(ABC, Generic[Key]):
         self._hear_of_connections()
         for dial in self._dials.values():
             if dial.peer not in self.outgoing and now_s >= dial.due_s:
-                self._try(dial, now_s)
+                self.retry(dial, now_s)
         passed_s = now_s - self._looked_s
         if passed_s >= _LOOK_S:
             self._looked_s = now_s
             for connections in (self._heard, self._made):
                 for number in connections.overdrawn(passed_s):
                     self.counters["refused.backlog"] += 1
-                    self._punish(connections, number)
+                    for link in self.links():
+                        if link.number == number:
+                            self._bar(link.peer)
+                    connections.cut(number)
 
     def _hear_of_connections(self) -> None:
         for number in self._heard.closed():
@@ -243,18 +262,19 @@ class Plane(ABC, Generic[Key]):
         self._heard.delivered(taken.number, taken.count, taken.size)
         peer = self.gate.admits(taken.user)
         if peer is None:
-            self.counters["refused.removed"] += 1
-            self._heard.cut(taken.number)
+            self.refuse(taken, "removed")
         elif taken.count > PARTS_MAX:
-            self.counters["refused.parts"] += 1
-            self._punish(self._heard, taken.number)
+            self.refuse(taken, "parts")
+            self._bar(peer)
+        elif taken.kind == BYE:  # and the connection ends, of which we hear
+            self.counters["refused.by_peer"] += 1
         elif taken.kind == HELLO:
             self._hear_of_connections()  # what ended before this one began, before its number is taken for that one's
             self.greeted(peer, taken)
         elif taken.routing not in self._routes:
             self.refuse(taken, "early")
-        elif self.is_whole(taken):
-            self.carried(self._routes[taken.routing], taken)
+        else:
+            self._carried(self._routes[taken.routing], taken)
 
     def _from_dialler(self, taken: Taken) -> None:
         """From the holder of the key that was dialled."""
@@ -263,15 +283,22 @@ class Plane(ABC, Generic[Key]):
         if dial is None:
             self.counters["refused.removed"] += 1
         elif taken.count > PARTS_MAX:
-            self.counters["refused.parts"] += 1
-            self._punish(self._made, taken.number)
+            self.refuse(taken, "parts")
+            self._bar(dial.peer)
+        elif taken.kind == BYE:  # and the connection ends, of which we hear
+            self.counters["refused.by_peer"] += 1
         elif taken.kind == WELCOME:
             self._hear_of_connections()
             self.answered(dial, taken)
         elif dial.peer not in self.outgoing:
             self.refuse(taken, "early")
-        elif self.is_whole(taken):
-            self.carried(self.outgoing[dial.peer], taken)
+        else:
+            self._carried(self.outgoing[dial.peer], taken)
+
+    def _carried(self, link: Link[Key], taken: Taken) -> None:
+        link.heard_s = self._now_s
+        if self.is_whole(taken):
+            self.carried(link, taken)
 
     def is_whole(self, taken: Taken) -> bool:
         """Has it the parts of a message, none too small or too large?  Counted if not."""
@@ -287,9 +314,14 @@ class Plane(ABC, Generic[Key]):
     # --- links
 
     def refuse(self, taken: Taken, why: str) -> None:
-        """Cut the connection that this came over."""
+        """Cut the connection that this came over.
+
+        It may have ended already, and its descriptor be another's: then nothing can be sent over it.
+        """
         self.counters[f"refused.{why}"] += 1
-        (self._made if taken.routing in self._dialled else self._heard).cut(taken.number)
+        dialled = taken.routing in self._dialled
+        if self._say(taken.routing, (BYE,), dialled=dialled, copy=True) == "":
+            (self._made if dialled else self._heard).cut(taken.number)
 
     def cut(self, link: Link[Key]) -> None:
         """Break this connection: both sides find it closed."""
@@ -302,7 +334,7 @@ class Plane(ABC, Generic[Key]):
             if before.number != taken.number:
                 self._heard.cut(before.number)
             self._down(before)
-        link = Link(peer, taken, key, dialled=False)
+        link = Link(peer, taken, key, self._now_s, dialled=False)
         self.incoming[peer] = self._routes[taken.routing] = link
         self.turned(link, up=True)
 
@@ -312,7 +344,7 @@ class Plane(ABC, Generic[Key]):
         before = self.outgoing.get(dial.peer)
         if before is not None:
             self._down(before)
-        link = self.outgoing[dial.peer] = Link(dial.peer, taken, key, dialled=True)
+        link = self.outgoing[dial.peer] = Link(dial.peer, taken, key, self._now_s, dialled=True)
         self.turned(link, up=True)
 
     def _broke(self, link: Link[Key]) -> None:
@@ -330,12 +362,10 @@ class Plane(ABC, Generic[Key]):
         self._routes.pop(link.routing, None)
         self.turned(link, up=False)
 
-    def _punish(self, connections: Connections, number: int) -> None:
-        """Cut a connection, and let its peer in again only after a while: what it did takes time and memory here."""
-        for link in (*self.incoming.values(), *self.outgoing.values()):
-            if link.number == number:
-                self.gate.bar(link.peer, _BAR_S)
-        connections.cut(number)
+    def _bar(self, peer: bytes) -> None:
+        """Let this peer in again only after a while: what it did takes time and memory here."""
+        if self.shape.bars:
+            self.gate.bar(peer, _BAR_S)
 
     def close(self) -> None:
         self._heard.close()
