@@ -4,13 +4,13 @@ Both are ROUTERs.  The one that dials gives each connection a routing id of its 
 each with a queue of its own, and only the connections themselves take descriptors.  (A DEALER for each peer takes three
 descriptors more.)
 
-A link is one connection with one peer, up from the dialler's HELLO or the listener's WELCOME on.  How the other side is
-known, and what is in these two, is the matter of control_plane.py and bulk_plane.py.
+A link is one connection with one peer, up from the dialler's HELLO or the listener's WELCOME on.  How the other side
+is known, and what is in these two, is the matter of control_plane.py and bulk_plane.py.
 
-libzmq 4.3.5 aborts the process (stream_engine_base.cpp: ``!_io_error``) when it has a PING to send, its own or the answer
-to a peer's, over a connection that has ended while a full queue kept it from reading.  So it sends none, and its queues of
-what comes in have no limit of messages: what a connection may bring is limited in bytes (connections.py).  Silence is
-noticed by the kernel, which probes connections, and on the control plane by messages of its own.
+libzmq 4.3.5 aborts the process (stream_engine_base.cpp: ``!_io_error``) when it has a PING to send, its own or the
+answer to a peer's, over a connection that has ended while a full queue kept it from reading.  So it sends none, and its
+queues of what comes in have no limit of messages: what a connection may bring is limited in bytes (connections.py).
+Silence is noticed by the kernel, which probes connections, and on the control plane by messages of its own.
 """
 
 from __future__ import annotations
