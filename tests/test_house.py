@@ -16,8 +16,10 @@ RANKS = {
     "limits": 0,
     "errors": 1,
     "domain": 1,
+    "address": 1,
     "exchange_key": 1,
     "thresholds": 2,
+    "config": 2,
     "kernels": 2,
     "evaluate": 3,
     "model": 3,
@@ -119,6 +121,7 @@ def test_nothing_unsafe(path: Path) -> None:
 #: parts that may touch files, and single modules with their reason
 FILES = {"model", "cli", "study"}
 FILE_MODULES = {
+    "config.py": "reads the site file",
     "ledger/key_file.py": "private keys, mode 0600",
     "ledger/sqlite_file.py": "the durable store",
     "swarm/node.py": "the model in force and its statistics",

@@ -154,6 +154,14 @@ POLL_HANDSHAKES_MAX: Final = 64
 #: bytes of one sealed share: secret, salt, the path in a tree of LEDGER_MEMBERS_MAX leaves, tag.
 SEALED_SHARE_BYTES_MAX: Final = 1024
 
+#: bytes of a site file: all members as peers, each with a path and an address, and comments.
+SITE_FILE_BYTES_MAX: Final = 256 * 2**10
+#: globs of tensors that a site keeps to itself.
+SITE_GLOBS_MAX: Final = 256
+#: bytes of a card and of a ballot in text: a ballot has an approval of each member.
+CARD_BYTES_MAX: Final = 4096
+BALLOT_BYTES_MAX: Final = 128 * 2**10
+
 # --- output for people -----------------------------------------------------------------------------------------------
 #: differences between two models that are listed; the rest is counted.
 DIFFERENCES_SHOWN_MAX: Final = 10
@@ -167,6 +175,7 @@ assert UPDATE_CHUNK_ELEMENTS % 2**14 == 0
 assert 100 * TENSORS_MAX < UPDATE_HEADER_BYTES_MAX
 assert LEDGER_MEMBERS_MAX * (3 * 34 + LEDGER_NAME_CHARS_MAX + LEDGER_ADDRESS_CHARS_MAX) < LEDGER_ENTRY_BYTES_MAX
 assert LEDGER_KEYS_MAX * 34 < LEDGER_ENTRY_BYTES_MAX
+assert LEDGER_MEMBERS_MAX * 320 + CARD_BYTES_MAX < BALLOT_BYTES_MAX
 assert NAME_SHOWN_MAX < NAME_BYTES_MAX
 assert LEDGER_ENTRY_BYTES_MAX <= APPEND_BYTES_MAX <= UNCOMMITTED_BYTES_MAX <= LOG_BYTES_MAX
 assert SNAPSHOT_CHUNK_BYTES <= SNAPSHOT_BYTES_MAX

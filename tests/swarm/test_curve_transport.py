@@ -17,6 +17,7 @@ import zmq
 from raw_peer import Proxy, dial, hello, parse, plain_handshake
 from transport_world import CurveWorld, curve_pair, peer_id
 
+from shoal.address import parse_address
 from shoal.errors import ArgumentError, MachineError
 from shoal.limits import BULK_BACKLOG_BYTES_MAX, CHUNK_BYTES, CONTROL_BYTES_MAX, CONTROL_QUEUE, WINDOW_CHUNKS
 from shoal.swarm import bulk_plane, control_plane, plane, seal
@@ -24,7 +25,7 @@ from shoal.swarm.control_plane import Keys
 from shoal.swarm.curve_transport import CurveTransport
 from shoal.swarm.frames import CARRY, HELLO, VERSION, WELCOME
 from shoal.swarm.gate import Gate
-from shoal.swarm.transport import Back, Endpoint, Lost, parse_address
+from shoal.swarm.transport import Back, Endpoint, Lost
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from shoal import __version__
-from shoal.cli import demo, evaluate, inspect, ledger, merge, rules, update
+from shoal.cli import demo, evaluate, founding, inspect, keys, ledger, members, merge, rules, update
 
 app = typer.Typer(
     name="shoal",
@@ -24,6 +24,10 @@ app.command("inspect")(inspect.inspect)
 app.command("eval")(evaluate.evaluate)
 app.command("rules")(rules.rules)
 app.command("demo")(demo.demo)
+app.command("keys")(keys.keys)
+app.command("init")(founding.init)
+app.command("join")(founding.join)
+app.add_typer(members.app, name="members")
 app.add_typer(ledger.app, name="ledger")
 
 

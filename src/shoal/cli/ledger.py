@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from shoal.cli import put
 from shoal.cli.ledger_view import (
     entry_facts,
     print_entries,
@@ -46,7 +47,7 @@ File = Annotated[
 Json = Annotated[Format, typer.Option("--format", help="text or json.")]
 
 
-def _digest(text: str, what: str) -> bytes:
+def parse_digest(text: str, what: str) -> bytes:
     try:
         data = bytes.fromhex(text)
     except ValueError:
@@ -57,7 +58,7 @@ def _digest(text: str, what: str) -> bytes:
 
 
 def _genesis(text: str | None) -> bytes | None:
-    return None if text is None else _digest(text, "a genesis digest")
+    return None if text is None else parse_digest(text, "a genesis digest")
 
 
 def _noted(text: str | None) -> tuple[int, bytes] | None:
@@ -66,7 +67,7 @@ def _noted(text: str | None) -> tuple[int, bytes] | None:
     index, _, digest = text.partition(":")
     if not index.isascii() or not index.isdigit() or len(index) > 18 or index == "0":
         raise typer.BadParameter(f"a head is INDEX:DIGEST, found {shown(text)!r}")
-    return int(index), _digest(digest, "the digest of a head")
+    return int(index), parse_digest(digest, "the digest of a head")
 
 
 @contextmanager
@@ -264,7 +265,7 @@ def compare(
         return
     proof = fork.evidence
     if proof is not None and evidence is not None:
-        _write(evidence, encode_evidence(proof))
+        put.replace(evidence, encode_evidence(proof))
     guilty = f"leader {proof.leader.hex()} signed both" if proof else "no single leader signed both"
     message = f"two histories: {shown(str(left))} and {shown(str(right))} part at entry {fork.index}; {guilty}"
     if format is Format.json:
@@ -293,18 +294,6 @@ class _Into(io.RawIOBase):
         self._write_at(self._at, held)
         self._at += len(held)
         return len(held)
-
-
-def _write(path: Path, data: bytes) -> None:
-    from shoal.model.output import Output
-
-    target = Output(path)
-    try:
-        into = target.create(0)
-        into.write(0, data)
-        target.commit([(into, path.name)])
-    finally:
-        target.close()
 
 
 def _range(text: str | None) -> tuple[int, int]:

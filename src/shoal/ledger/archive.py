@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from shoal.errors import InputError
+from shoal.errors import InputError, PeerError
+from shoal.ledger.certificate import check_now, checked_before
 from shoal.ledger.entry import GENESIS_INDEX, Entry, entry_hash
 from shoal.ledger.export import Header
+from shoal.ledger.ready import unpack_state
 from shoal.ledger.sqlite_file import FAILURES, check_place, connect, damaged, is_empty
 from shoal.ledger.sqlite_store import read_heads, read_rows
+from shoal.ledger.validator import Ledger
 
 #: how a database of SQLite begins
 SQLITE_MAGIC: Final = b"SQLite format 3\x00"
@@ -64,3 +67,31 @@ class Archive:
             if self._one(index).seal:
                 return index
         return GENESIS_INDEX
+
+
+def latest(path: Path) -> Ledger:
+    """The ledger after the last entry that a node's file knows to be decided; the node may be running.
+
+    raises  InputError  ``store.damaged``, ``store.format``, ``store.empty``;  MachineError
+    """
+    check_place(path, create=False)
+    connection = connect(path, read_only=True)
+    try:
+        if is_empty(connection):
+            raise InputError("store.empty", f"{path}: holds no ledger yet")
+        head, snapshot = read_heads(connection, path)
+        content = None if snapshot is None else unpack_state(snapshot.state)
+        ledger = Ledger() if content is None else Ledger.decode(content.data)
+        ledger.check = checked_before
+        for entry in read_rows(connection, path, max(ledger.state.index + 1, head.first), head.hard.commit):
+            ledger.apply(entry)
+    except FAILURES as error:
+        raise damaged(path, error) from None
+    except PeerError as error:
+        raise InputError("store.damaged", f"{path}: {error}") from None
+    finally:
+        connection.close()
+    if not ledger.state.index:
+        raise InputError("store.empty", f"{path}: no entry is committed yet")
+    ledger.check = check_now
+    return ledger

@@ -4,6 +4,7 @@
     survivors  H("survivors", rid, bitmap)
     model      H("model", rid, root, model)
     admission  H("admission", genesis, LE64(type), LE64(changes so far), what)
+    rotation   H("rotation", genesis, member, new signing key, new CURVE key)
 
 A certificate counts if its votes are sorted by member, each member once, all of them among those who may vote, every
 signature holds, and there are at least q.
@@ -51,6 +52,11 @@ def model_statement(rid: bytes, root: bytes, model: bytes) -> bytes:
 def admission_statement(genesis: bytes, type_tag: int, changes: int, what: bytes) -> bytes:
     """What an approval of a change of membership signs; ``what`` is the member's id, or a new one's encoded card."""
     return digest("admission", genesis, le64(type_tag), le64(changes), what)
+
+
+def rotation_statement(genesis: bytes, member: bytes, signing: bytes, curve: bytes) -> bytes:
+    """What a member's new key signs to prove that the member holds it."""
+    return digest("rotation", genesis, member, signing, curve)
 
 
 def vote(statement: bytes, voter: Identity) -> Vote:

@@ -1,4 +1,4 @@
-"""A private identity key on disk: made once, readable by its owner only, never through a link."""
+"""Private keys on disk: made once, readable by their owner only, never through a link."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import stat
 from pathlib import Path
 
 from shoal.errors import InputError, MachineError
+from shoal.ledger.curve_key import CurveKey
 from shoal.ledger.identity import Identity
 
-#: a PEM file of an Ed25519 key has about 120 bytes
+#: a PEM file of an Ed25519 or X25519 key has about 120 bytes
 _KEY_FILE_BYTES_MAX = 4096
 
 
@@ -19,22 +20,7 @@ def create_key_file(path: Path) -> Identity:
     raises  MachineError  ``key.exists``, ``key.write``
     """
     identity = Identity.generate()
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        raise MachineError("key.exists", f"{path}: exists already; a key is never replaced") from None
-    except OSError as error:
-        raise MachineError("key.write", f"{path}: {error.strerror}") from None
-    try:
-        os.fchmod(descriptor, 0o600)
-        _write_all(descriptor, identity.pem())
-        os.fsync(descriptor)
-        _sync_folder(path.parent)
-    except OSError as error:
-        os.unlink(path)
-        raise MachineError("key.write", f"{path}: {error.strerror}") from None
-    finally:
-        os.close(descriptor)
+    _create(path, identity.pem())
     return identity
 
 
@@ -44,6 +30,41 @@ def read_key_file(path: Path) -> Identity:
     raises  MachineError  ``key.read``: missing or unreadable; ``key.exposed``: others may read it, or another owns it
             InputError    ``key.format``: not a regular file, or no Ed25519 key
     """
+    return Identity.from_pem(_read(path), str(path))
+
+
+def create_curve_file(path: Path) -> CurveKey:
+    """As ``create_key_file``, for the key of the transport."""
+    key = CurveKey.generate()
+    _create(path, key.pem())
+    return key
+
+
+def read_curve_file(path: Path) -> CurveKey:
+    """As ``read_key_file``, for the key of the transport."""
+    return CurveKey.from_pem(_read(path), str(path))
+
+
+def _create(path: Path, data: bytes) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise MachineError("key.exists", f"{path}: exists already; a key is never replaced") from None
+    except OSError as error:
+        raise MachineError("key.write", f"{path}: {error.strerror}") from None
+    try:
+        os.fchmod(descriptor, 0o600)
+        _write_all(descriptor, data)
+        os.fsync(descriptor)
+        _sync_folder(path.parent)
+    except OSError as error:
+        os.unlink(path)
+        raise MachineError("key.write", f"{path}: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: Path) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -59,12 +80,11 @@ def read_key_file(path: Path) -> Identity:
             raise InputError(
                 "key.format", f"{path}: {facts.st_size} bytes, a key file has at most {_KEY_FILE_BYTES_MAX}"
             )
-        data = os.read(descriptor, _KEY_FILE_BYTES_MAX)
+        return os.read(descriptor, _KEY_FILE_BYTES_MAX)
     except OSError as error:
         raise MachineError("key.read", f"{path}: {error.strerror}") from None
     finally:
         os.close(descriptor)
-    return Identity.from_pem(data, str(path))
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -23,8 +23,7 @@ from shoal.ledger.body import (
     MemberRemoved,
     Votes,
 )
-from shoal.ledger.certificate import SignatureCheck, admission_statement, check_certificate
-from shoal.ledger.digest import digest
+from shoal.ledger.certificate import SignatureCheck, admission_statement, check_certificate, rotation_statement
 from shoal.ledger.identity import member_id, signing_key_fault
 from shoal.ledger.members import Change
 from shoal.ledger.statement import read_statement
@@ -156,7 +155,7 @@ def _rotate(registry: Registry, context: Context, body: KeysRotated) -> None:
     if body.signing == member.signing and body.curve == member.curve:
         raise PeerError("ledger.key", "both keys are the old ones")
     registry._check_keys(context.author, body.signing, body.curve)
-    message = digest("rotation", context.genesis, context.author, body.signing, body.curve)
+    message = rotation_statement(context.genesis, context.author, body.signing, body.curve)
     context.check(body.signing, body.proof, message, "the proof of the new key")
     member.signing, member.curve = body.signing, body.curve
 

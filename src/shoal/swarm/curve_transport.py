@@ -13,13 +13,14 @@ from typing import Any, Final
 import zmq
 from zmq.utils import z85
 
+from shoal.address import parse_address
 from shoal.errors import ArgumentError, MachineError
 from shoal.limits import CHUNK_BYTES, CHUNK_HEADER_BYTES_MAX, CONTROL_BYTES_MAX, POLL_HANDSHAKES_MAX
 from shoal.swarm.bulk_plane import BulkPlane
 from shoal.swarm.control_plane import ControlPlane, Keys
 from shoal.swarm.frames import RUN_BYTES
 from shoal.swarm.gate import Gate
-from shoal.swarm.transport import CURVE_KEY_BYTES, Endpoint, Event, parse_address, usable
+from shoal.swarm.transport import CURVE_KEY_BYTES, Endpoint, Event, usable
 
 #: libzmq before it has faults in CURVE and in its decoders
 _LIBZMQ_MIN: Final = (4, 3, 5)

@@ -10,21 +10,15 @@ virtual time.  tests/swarm/test_transport.py holds both to what stands here.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Final, Protocol
 
 import msgspec
 
+from shoal.address import parse_address
+
 CURVE_KEY_BYTES: Final = 32
-_ADDRESS: Final = re.compile(r"tcp://(\[[0-9A-Fa-f:.]+(?:%[0-9A-Za-z_.-]+)?\]|[0-9A-Za-z._-]+|\*):([0-9]{1,5})")
-
-
-def parse_address(address: str) -> tuple[str, int] | None:
-    """(host, port) of "tcp://host:port"; None if it is none, or if there is no port after it."""
-    found = _ADDRESS.fullmatch(address)
-    return (found[1], int(found[2])) if found and int(found[2]) < 65535 else None
 
 
 class Endpoint(msgspec.Struct, frozen=True):
