@@ -155,6 +155,8 @@ SOCKET_MODULES = {
     "swarm/control_plane.py",
     "swarm/bulk_plane.py",
     "swarm/curve_transport.py",
+    "swarm/door.py",
+    "study/hospitals.py",
 }
 
 

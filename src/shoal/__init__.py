@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from shoal.merge.report import Report
     from shoal.merge.rules import rules
     from shoal.model.model import Model, load, save
+    from shoal.swarm.site import join
 
 __version__ = "0.1.0"
 
@@ -26,6 +27,7 @@ _HOMES = {
     "PeerError": "shoal.errors",
     "Report": "shoal.merge.report",
     "ShoalError": "shoal.errors",
+    "join": "shoal.swarm.site",
     "load": "shoal.model.model",
     "load_rule_file": "shoal.merge.custom",
     "merge_files": "shoal.merge.files",
@@ -44,6 +46,7 @@ __all__ = [
     "Report",
     "ShoalError",
     "__version__",
+    "join",
     "load",
     "load_rule_file",
     "merge",

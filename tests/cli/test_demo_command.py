@@ -14,12 +14,25 @@ def test_demo_and_the_command_it_suggests(shoal: Callable, tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     done = shoal("demo", "--data", "wdbc", "--rounds", "2", "--seed", "3")
     assert done.code == 0, done.err
-    for word in ("simulated", "merged", "pooled", "A alone", "larger tumours", "held-out", "auc.png", "next:"):
+    for word in (
+        "simulated",
+        "federated",
+        "swarm",
+        "verified",
+        "pooled",
+        "A alone",
+        "larger tumours",
+        "held-out",
+        "auc.png",
+        "next:",
+    ):
         assert word in done.out
     numbers = json.loads((tmp_path / "demo-out/results.json").read_text())
     assert numbers["seed"] == 3 and (tmp_path / numbers["plot"]).read_bytes().startswith(b"\x89PNG")
     assert shoal(*shlex.split(numbers["command"])[1:]).code == 0
-    assert (tmp_path / "merged.onnx").read_bytes() == (tmp_path / numbers["merged_file"]).read_bytes()
+    assert (tmp_path / "merged.onnx").read_bytes() == (
+        tmp_path / "demo-out/federated/round-02/merged.onnx"
+    ).read_bytes()
 
 
 def test_demo_in_json_by_another_rule(shoal: Callable, tmp_path: Path) -> None:
@@ -37,15 +50,20 @@ def test_demo_in_json_by_another_rule(shoal: Callable, tmp_path: Path) -> None:
         "json",
     ]
     found = shoal(*words).json
-    assert found["method"] == "median" and found["cohort"] == "WDBC" and len(found["rows"]) == 6
-    assert len(found["curves"]["merged"]) == 1
+    assert (
+        found["method"] == "median"
+        and found["cohort"] == "WDBC"
+        and len(found["rows"]) == 7
+        and not found["swarm"]["secure"]
+    )
+    assert len(found["curves"]["swarm"]) == 1
 
 
 def test_without_scikit_survival_it_says_so_and_goes_on(
     shoal: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "sksurv.datasets", None)
-    done = shoal("demo", "--rounds", "1", "--out", tmp_path / "d")
+    done = shoal("demo", "--rounds", "1", "--no-swarm", "--out", tmp_path / "d")
     assert done.code == 0 and "scikit-survival" in done.err and "--data wdbc" in done.err
     assert "569 people" in done.out
     assert "scikit-survival" in shoal("demo", "--data", "flchain", "--out", tmp_path / "d").error()

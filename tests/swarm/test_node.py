@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from shoal.secure.journal_file import JournalFile
 from shoal.swarm.book import Book
 from shoal.swarm.curve_transport import CurveTransport
 from shoal.swarm.node import Node, Times
-from shoal.swarm.replica import found
+from shoal.swarm.replica import Replica, found
 
 TIMES = Times(tick_s=0.02, election_s=0.3, progress_s=2.0, muster_s=1.0)
 
@@ -59,7 +60,8 @@ class RealSwarm:
 
     def node(self, i: int, store: SqliteStore, transport: CurveTransport) -> Node:
         journal = JournalFile(self.folder / str(i) / "journal.db")
-        return Node(self.people[i], store, journal, transport, self.model, self.folder / str(i), TIMES)
+        replica = Replica(self.people[i], store, secrets.randbelow, TIMES.options())
+        return Node(self.people[i], replica, journal, transport, self.model, self.folder / str(i), TIMES)
 
     def restart(self, i: int) -> None:
         store = SqliteStore(self.folder / str(i) / "ledger.db")

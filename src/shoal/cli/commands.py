@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from shoal import __version__
-from shoal.cli import demo, evaluate, founding, inspect, keys, ledger, members, merge, rules, update
+from shoal.cli import demo, evaluate, founding, inspect, keys, ledger, members, merge, node, rules, update
 
 app = typer.Typer(
     name="shoal",
@@ -27,6 +27,9 @@ app.command("demo")(demo.demo)
 app.command("keys")(keys.keys)
 app.command("init")(founding.init)
 app.command("join")(founding.join)
+app.command("node")(node.node)
+app.command("submit")(node.submit)
+app.command("status")(node.status)
 app.add_typer(members.app, name="members")
 app.add_typer(ledger.app, name="ledger")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,9 +31,12 @@ def demo(
     ] = 0,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for models, plot and numbers.")] = Path("demo-out"),
     method: Annotated[str, typer.Option("--method", help="Rule of the merge.")] = "mean",
+    swarm: Annotated[
+        bool, typer.Option("--swarm/--no-swarm", help="Also as a swarm: a node process for each hospital.")
+    ] = True,
     format: Annotated[Format, typer.Option("--format", help="text or json.")] = Format.text,
 ) -> None:
-    """Show the main job on real patients: train at four simulated hospitals, merge the ONNX files, compare."""
+    """Show the main job on real patients: four simulated hospitals, alone, federated, as a swarm, and pooled."""
     from shoal.study.demo import plan_for, run_demo
 
     cohort = _cohort(data)
@@ -43,7 +47,8 @@ def demo(
         raise MachineError(
             "output.folder", f"{shown(str(out))}: {error.strerror}; expected a folder to write in"
         ) from error
-    result = run_demo(cohort, plan_for(cohort, rounds, seed, method), out, tell)
+    swarm = swarm and _has_swarm(method, tell)
+    result = run_demo(cohort, plan_for(cohort, rounds, seed, method), out, tell, swarm)
     plotted = _plot(result, out / PICTURE)
     numbers = result.as_json() | {"plot": str(out / PICTURE) if plotted else None}
     with (out / NUMBERS).open("w", encoding="utf-8") as stream:
@@ -52,6 +57,17 @@ def demo(
         print_json(numbers)
     else:
         _show(result, out, plotted)
+
+
+def _has_swarm(method: str, tell: Callable[[str], None]) -> bool:
+    """A swarm merges shard by shard, which rules that compare whole models do not allow."""
+    from shoal.merge.rules import find
+
+    rule = find(method)
+    if rule.scope == "coordinate" and not rule.needs_base:
+        return True
+    tell(f"no swarm: rule {rule.name} looks at whole models")
+    return False
 
 
 def _silent(_: str) -> None:
@@ -114,6 +130,8 @@ def _close(result: Result, out: Path, plotted: bool) -> None:
 
     prose(conclusion(result))
     line("")
+    if result.swarm is not None:
+        _show_swarm(result)
     prose(
         "The patients are real; the hospitals are simulated: one cohort, dealt out by a seeded draw that prefers other "
         "patients for each. Real hospitals also differ in devices, coding and care, so take the gains as an "
@@ -127,11 +145,26 @@ def _close(result: Result, out: Path, plotted: bool) -> None:
     line("next:")
     line(f"  {shown(result.command, 2000)}")
     line(f"  shoal inspect {shown(result.merged_file)}")
+    if result.swarm is not None:
+        line(f"  shoal ledger show {shown(result.swarm.ledger)}")
+        line(f"  shoal ledger verify {shown(result.swarm.ledger)} --genesis {result.swarm.genesis}")
     line(f"  shoal demo --seed {result.seed + 1} --method geometric-median")
 
 
+def _show_swarm(result: Result) -> None:
+    swarm = result.swarm
+    assert swarm is not None
+    how = "sums under masks: nobody saw another's update" if swarm.secure else "in the clear"
+    killed = f"; hospital {swarm.killed} was killed in round {swarm.killed_in} and came back" if swarm.killed else ""
+    prose(
+        f"The swarm: {len(result.homes)} node processes over ZeroMQ with CURVE, {how}; {swarm.rounds} rounds certified"
+        f"{killed}. Its ledger of {swarm.entries} entries was verified."
+    )
+    line("")
+
+
 def _name(model: str) -> str:
-    return model if model in ("merged", "pooled") else f"{model} alone"
+    return model if model in ("federated", "swarm", "pooled") else f"{model} alone"
 
 
 def _auc(value: float | None) -> str:

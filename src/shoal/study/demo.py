@@ -1,4 +1,4 @@
-"""The main job on real patients: four simulated hospitals, alone, merged, and with all data in one place."""
+"""The main job on real patients: four simulated hospitals, alone, federated, as a swarm, and all data in one place."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from shoal.study.data import Cohort
 from shoal.study.network import Training
 from shoal.study.score import Estimate, estimate, gain, plain_auc, risks
 from shoal.study.sites import Patients, Site, make_sites
-from shoal.study.ways import Plan, Round, learn
+from shoal.study.ways import Plan, Round, learn, start_file
 
+#: models that learned from all patients
+WHOLE = ("federated", "swarm", "pooled")
 #: said wherever these results are shown
 SIMULATED = "simulated hospitals, real patients' data"
 
@@ -25,10 +27,10 @@ SIMULATED = "simulated hospitals, real patients' data"
 class Row:
     """One model.
 
-    model     "A", "B" ...: that hospital alone; "merged"; "pooled"
+    model     "A", "B" ...: that hospital alone; "federated"; "swarm"; "pooled"
     trained   patients it learned from
     everyone  AUC on all held-out patients
-    gain      AUC of the merged model minus this one's, on all held-out patients (None for the merged model itself)
+    gain      AUC of the merged model (`Result.merged`) minus this one's, on all held-out patients; None for itself
     """
 
     model: str
@@ -57,8 +59,28 @@ class Home:
 
 
 @dataclass(frozen=True)
+class Swarm:
+    """What is to be said of the swarm's run.
+
+    secure   whether sums were under masks
+    killed   the hospital that was killed and came back, and in which round; "" and 0 if none was
+    rounds, entries   certified rounds and entries of the ledger, as `shoal ledger verify` found them
+    ledger, genesis   exported ledger, and the digest that it is verified by
+    """
+
+    secure: bool
+    killed: str
+    killed_in: int
+    rounds: int
+    entries: int
+    ledger: str
+    genesis: str
+
+
+@dataclass(frozen=True)
 class Result:
-    """curves  name -> AUC on all held-out patients after each round
+    """merged  which row is "the merged model": the swarm's, or the federated one's where no swarm was run
+    curves  name -> AUC on all held-out patients after each round
     events   share of outcome 1 among all patients
     command  the shell line that merges the last round's files as this study did
     """
@@ -75,17 +97,20 @@ class Result:
     rows: list[Row]
     homes: list[Home]
     curves: dict[str, list[float | None]]
+    merged: str
     merged_file: str
     command: str
+    swarm: Swarm | None
 
     def as_json(self) -> dict[str, Any]:
         return {"simulated": SIMULATED, **asdict(self), "conclusion": conclusion(self)}
 
 
-def run_demo(cohort: Cohort, plan: Plan, out: Path, tell: Callable[[str], None]) -> Result:
+def run_demo(cohort: Cohort, plan: Plan, out: Path, tell: Callable[[str], None], swarm: bool = True) -> Result:
     """Run the whole study below `out` (made; an earlier run's files in it are replaced).
 
-    tell  is called with one line before each long step
+    tell   is called with one line before each long step
+    swarm  also as a swarm: a node process for each hospital, one of which is killed half-way and comes back
     """
     sites, pooled = make_sites(cohort, plan.seed)
     everyone = Patients(
@@ -100,9 +125,15 @@ def run_demo(cohort: Cohort, plan: Plan, out: Path, tell: Callable[[str], None])
         if folder.exists():
             shutil.rmtree(folder)
         models[way], last_round[way] = learn(way, members, plan, folder)
+    facts = None
+    if swarm:
+        tell(f"swarm: {len(sites)} nodes over ZeroMQ, {plan.rounds} rounds")
+        models["swarm"], facts = run_swarm(sites, plan, out / "swarm", tell)
     tell("onnxruntime: every model of every round on the held-out patients")
     history = {site.name: [files[i] for files in models["local"]] for i, site in enumerate(sites)}
-    history["merged"] = [files[0] for files in models["federated"]]
+    for way in ("federated", "swarm") if swarm else ("federated",):
+        history[way] = [files[0] for files in models[way]]
+    merged = "swarm" if swarm else "federated"
     history["pooled"] = [files[0] for files in models["centralised"]]
     # The pooled study fills missing values with its own median, so its patients' columns differ a little.
     shown_to = {name: pooled.test if name == "pooled" else everyone for name in history}
@@ -118,35 +149,84 @@ def run_demo(cohort: Cohort, plan: Plan, out: Path, tell: Callable[[str], None])
         rounds=plan.rounds,
         seed=plan.seed,
         method=plan.method,
-        rows=_rows(sites, pooled, last, everyone, plan.seed),
-        homes=_homes(sites, last, plan.seed),
+        rows=_rows(sites, pooled, last, everyone, plan.seed, merged),
+        homes=_homes(sites, last, plan.seed, merged),
         curves=curves,
-        merged_file=str(history["merged"][-1]),
+        merged=merged,
+        merged_file=str(history[merged][-1]),
         command=last_round["federated"].command(plan.method),
+        swarm=facts,
     )
 
 
-def _rows(sites: list[Site], pooled: Site, last: dict[str, Floats], everyone: Patients, seed: int) -> list[Row]:
-    trained = {s.name: len(s.train) for s in sites} | {"merged": len(pooled.train), "pooled": len(pooled.train)}
-    about = {s.name: s.about for s in sites} | {"merged": "no record left its hospital", "pooled": pooled.about}
+def run_swarm(
+    sites: list[Site], plan: Plan, folder: Path, tell: Callable[[str], None]
+) -> tuple[list[list[Path]], Swarm]:
+    """The same study by nodes that run: masked sums for the mean, in the clear for other rules."""
+    import json
+
+    from shoal.study.hospitals import Hospitals, shoal
+
+    if folder.exists():
+        shutil.rmtree(folder)
+    secure = plan.method == "mean"
+    victim, when = (len(sites) - 1, plan.rounds // 2) if plan.rounds >= 4 else (0, 0)
+    begin = start_file(sites, plan, folder)
+    hospitals = Hospitals(folder / "hospitals", [site.name for site in sites], begin, plan.method, tell)
+    with hospitals:
+
+        def meet(round_: Round, method: str, number: list[int] = [0]) -> list[Path]:  # noqa: B006
+            number[0] += 1
+            if number[0] == when:
+                hospitals.kill(victim)
+            elif when and number[0] == when + 1:
+                hospitals.start(victim)
+                hospitals.caught_up(victim, when)
+                tell(f"hospital {sites[victim].name} is back, with the model of round {when}")
+            return hospitals.meet(round_, method)
+
+        files, _ = learn("swarm", sites, plan, folder, meet)
+    ledger = hospitals.export(folder / "swarm.shoal-ledger")
+    found = json.loads(shoal("ledger", "verify", str(ledger), "--genesis", hospitals.genesis, "--format", "json"))
+    killed = sites[victim].name if when else ""
+    return files, Swarm(
+        secure,
+        killed,
+        when,
+        found["certified"],
+        found["accepted"],
+        str(ledger),
+        hospitals.genesis,
+    )
+
+
+def _rows(
+    sites: list[Site], pooled: Site, last: dict[str, Floats], everyone: Patients, seed: int, merged: str
+) -> list[Row]:
+    trained = {s.name: len(s.train) for s in sites} | dict.fromkeys(WHOLE, len(pooled.train))
+    about = {s.name: s.about for s in sites} | {
+        "federated": "no record left its hospital; one coordinator saw every model",
+        "swarm": "no record left its hospital; nobody saw another's model",
+        "pooled": pooled.about,
+    }
     return [
         Row(
             name,
             about[name],
             trained[name],
             estimate(risk, everyone, seed),
-            None if name == "merged" else gain(last["merged"], risk, everyone, seed),
+            None if name == merged else gain(last[merged], risk, everyone, seed),
         )
         for name, risk in last.items()
     ]
 
 
-def _homes(sites: list[Site], last: dict[str, Floats], seed: int) -> list[Home]:
+def _homes(sites: list[Site], last: dict[str, Floats], seed: int, name: str) -> list[Home]:
     homes, start = [], 0
     for site in sites:
         part = slice(start, start + len(site.test))
         start = part.stop
-        own, merged, pooled = (last[name][part] for name in (site.name, "merged", "pooled"))
+        own, merged, pooled = (last[which][part] for which in (site.name, name, "pooled"))
         homes.append(
             Home(
                 site.name,
@@ -165,15 +245,15 @@ def _homes(sites: list[Site], last: dict[str, Floats], seed: int) -> list[Home]:
 
 def conclusion(result: Result) -> str:
     """What these numbers say, worked out from them: a run in which merging does not help says so."""
-    alone = [row for row in result.rows if row.gain is not None and row.model != "pooled"]
+    alone = [row for row in result.rows if row.gain is not None and row.model not in WHOLE]
     gains = {row.model: row.gain for row in alone if row.gain is not None and row.gain.value is not None}
     better = [m for m, g in gains.items() if g.value is not None and g.value > 0]
     clear = [m for m, g in gains.items() if g.low is not None and g.low > 0]
     worse = [m for m, g in gains.items() if g.high is not None and g.high < 0]
     lines = [
-        f"On all {result.held_out} held-out patients the merged model has a higher AUC than {len(better)} of "
-        f"{len(alone)} hospitals alone; for {len(clear)} ({', '.join(clear) or 'none'}) the 95 % interval of the gain "
-        "lies above zero."
+        f"On all {result.held_out} held-out patients the merged model ({result.merged}) has a higher AUC "
+        f"than {len(better)} of {len(alone)} hospitals alone; for {len(clear)} ({', '.join(clear) or 'none'}) the 95 % "
+        "interval of the gain lies above zero."
     ]
     if worse:
         lines.append(f"It is clearly worse than {', '.join(worse)} alone.")

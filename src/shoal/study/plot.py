@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal.errors import MachineError
-from shoal.study.demo import SIMULATED, Result
+from shoal.study.demo import SIMULATED, WHOLE, Result
 
 #: line styles: Okabe and Ito's colours, which colour-blind readers can tell apart
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#D55E00")
@@ -35,19 +35,20 @@ def save_plot(result: Result, path: Path) -> None:
 
 
 def _styles(result: Result) -> dict[str, dict[str, Any]]:
-    names = [row.model for row in result.rows if row.model not in ("merged", "pooled")]
+    names = [row.model for row in result.rows if row.model not in WHOLE]
     styles: dict[str, dict[str, Any]] = {
         name: {"color": COLOURS[i % len(COLOURS)], "linewidth": 1.5} for i, name in enumerate(names)
     }
-    styles["merged"] = {"color": MERGED, "linewidth": 3, "zorder": 5}
+    for name, line in (("federated", ":"), ("swarm", "-")):
+        styles[name] = {"color": MERGED, "linewidth": 3 if name == result.merged else 2, "zorder": 5, "linestyle": line}
     styles["pooled"] = {"color": POOLED, "linewidth": 2, "linestyle": "--", "zorder": 4}
     return styles
 
 
 def _label(result: Result, name: str) -> str:
     row = next(r for r in result.rows if r.model == name)
-    if name == "merged":
-        return "merged: no record left its hospital"
+    if name in ("federated", "swarm"):
+        return f"{name}: {row.about}"
     if name == "pooled":
         return f"pooled: all {row.trained} patients in one place"
     return f"{name} alone: {row.about} ({row.trained} patients)"
@@ -77,7 +78,7 @@ def _gains(axes: Any, result: Result, styles: dict[str, dict[str, Any]]) -> None
         axes.annotate(
             f"{gain.value:+.3f}", (gain.value, place), (0, 8), textcoords="offset points", ha="center", fontsize=9
         )
-    names = [row.model if row.model == "pooled" else f"{row.model} alone" for row in others]
+    names = [row.model if row.model in WHOLE else f"{row.model} alone" for row in others]
     axes.set_yticks(range(len(names)), [f"against {name}" for name in names])
     axes.set_ylim(-0.5, len(names) - 0.4)
     axes.set_xlabel("AUC gained by merging (95 % interval)")

@@ -80,19 +80,28 @@ def _merged(round_: Round, method: str) -> list[Path]:
 
 
 #: way -> how a round ends.  "local": every site goes on alone.  "centralised" is "local" with one site that has all
-#: patients.  "federated": the files are merged, weighted by the number of training patients.
+#: patients.  "federated": one coordinator merges the files, weighted by the number of training patients.  "swarm": as
+#: `hospitals.Hospitals.meet` does, which needs nodes that run.
 WAYS: dict[str, Meeting] = {"local": _alone, "centralised": _alone, "federated": _merged}
 
 
-def learn(way: str, sites: list[Site], plan: Plan, folder: Path) -> tuple[list[list[Path]], Round]:
+def start_file(sites: list[Site], plan: Plan, folder: Path) -> Path:
+    """The network that every site begins with: folder/start.onnx."""
+    folder.mkdir(parents=True, exist_ok=True)
+    begin = folder / "start.onnx"
+    write_onnx(initial(sites[0].train.x.shape[1], plan.training.hidden, plan.seed), begin)
+    return begin
+
+
+def learn(
+    way: str, sites: list[Site], plan: Plan, folder: Path, meet: Meeting | None = None
+) -> tuple[list[list[Path]], Round]:
     """Train by one of WAYS: for each round, the file that each site ends it with; and the last round.
 
     folder  is made; holds start.onnx, round-NN/SITE.onnx and, where sites meet, round-NN/merged.onnx
+    meet    how a round ends, if not as WAYS says
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    columns = sites[0].train.x.shape[1]
-    begin = folder / "start.onnx"
-    write_onnx(initial(columns, plan.training.hidden, plan.seed), begin)
+    begin = start_file(sites, plan, folder)
     now, history = [begin] * len(sites), []
     for number in range(1, plan.rounds + 1):
         place = folder / f"round-{number:02d}"
@@ -102,7 +111,7 @@ def learn(way: str, sites: list[Site], plan: Plan, folder: Path) -> tuple[list[l
             seed = round_seed(plan.seed, number, index)
             write_onnx(train(read_onnx(start), site.train, plan.training, seed), file)
         this = Round(files, [len(site.train) for site in sites], now[0], place / "merged.onnx")
-        now = WAYS[way](this, plan.method)
+        now = (meet or WAYS[way])(this, plan.method)
         history.append(now)
     return history, this
 

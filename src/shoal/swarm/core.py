@@ -66,6 +66,7 @@ class State:
     privacy   this node's secrets of the slot; None in the clear, and where it does not take part
     dealt     its commitments, once dealt;  sealed  its shares, by holder
     waiting   sealed shares whose dealer is not in the ledger yet;  holders  position -> whose shares it says it has
+    asked     who asked for a vote, for which survivors
     early     openings that came before the survivor certificate
     nonces, check_sums   as told in the ledger: position -> nonce, (author, subject) -> values
     unchecked  a survivor vanished before it vouched, so the sums were not checked
@@ -96,6 +97,7 @@ class State:
     sealed: dict[bytes, bytes] = field(default_factory=dict)
     waiting: dict[bytes, bytes] = field(default_factory=dict)
     holders: dict[int, set[int]] = field(default_factory=dict)
+    asked: dict[bytes, bytes] = field(default_factory=dict)
     early: list[tuple[bytes, Opening]] = field(default_factory=list)
     nonces: dict[int, bytes] = field(default_factory=dict)
     check_sums: dict[tuple[int, int], bytes] = field(default_factory=dict)

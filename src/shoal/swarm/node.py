@@ -29,7 +29,6 @@ import numpy as np
 from shoal.errors import ArgumentError, InputError, MachineError, ShoalError, shown
 from shoal.ledger.core import Options
 from shoal.ledger.identity import Identity
-from shoal.ledger.store import Store
 from shoal.model.layout import Layout
 from shoal.model.model import Model, load
 from shoal.secure.journal import Journal
@@ -63,9 +62,11 @@ class Times(msgspec.Struct, frozen=True):
     muster_s: float = 5.0
 
     def options(self) -> Options:
+        """For the consensus core, in ticks."""
         return Options(election_ticks=max(3, round(self.election_s / self.tick_s)))
 
     def patience(self) -> Patience:
+        """For rounds, in ticks."""
         grace = max(2, round(self.progress_s / self.tick_s))
         retry = max(1, min(round(1.0 / self.tick_s), grace // 4))
         return Patience(retry, grace, 6 * grace, round(self.muster_s / self.tick_s))
@@ -145,6 +146,7 @@ class Status(msgspec.Struct, frozen=True):
 class Node:
     """A running member.  Use as a context manager, or call `start` and `stop`.
 
+    me, replica  this node's key, and its copy of the ledger, made with ``times.options()``; closed with the node
     model_path  the swarm's base model; what an earlier life of this node left in ``folder`` goes before it
     raises      InputError  ``node.layout``: the model is not this swarm's
     """
@@ -152,7 +154,7 @@ class Node:
     def __init__(
         self,
         me: Identity,
-        store: Store,
+        replica: Replica,
         journal: Journal,
         transport: Transport,
         model_path: Path,
@@ -163,7 +165,7 @@ class Node:
         self._times = times
         self._transport = transport
         self._journal = journal
-        self._replica = Replica(me, store, secrets.randbelow, times.options(), lambda: time.time_ns() // 1_000_000)
+        self._replica = replica
         book = self._open_book(model_path)
         keyring = Keyring(secrets.token_bytes, journal.keep_keys, journal.keys() or b"")
         self._peer = Peer(me, self._replica, book, journal, keyring, secrets.token_bytes, times.patience())
@@ -397,7 +399,11 @@ class Node:
 
     def _open_book(self, model_path: Path) -> Book:
         kept = self._folder / MODEL_FILE
-        self._file: Model = load(kept if kept.exists() else model_path)
+        if not kept.exists():
+            # A copy: whose file it is may change it, and it must not change under a node that runs.
+            with load(model_path) as base:
+                base.save(kept)
+        self._file: Model = load(kept)
         arrays = {name: self._file[name] for name in self._file}
         assert self._file.file is not None
         book = Book(arrays, Layout.of_file(self._file.file))

@@ -216,9 +216,12 @@ class Peer:
         self._out.append(Notice(level, text))
 
     def _due(self, key: object) -> bool:
+        """Whether something is to be said now: not said yet, or long enough ago."""
         if self._now - self._said_at.get(key, -self._patience.retry) < self._patience.retry:
             return False
         self._said_at[key] = self._now
+        if len(self._said_at) > 1000:
+            self._said_at = {k: at for k, at in self._said_at.items() if self._now - at < self._patience.retry}
         return True
 
     # --- messages -----------------------------------------------------------------------------------------------------
@@ -415,7 +418,7 @@ class Peer:
         update = self.update
         if update is None or update.base != self.ledger.model or self.ledger.attempt is not None:
             return
-        if self.replica.leader == NOBODY or not self._due("prepared"):
+        if self.replica.leader == NOBODY or not self._due(("prepared", update.base, self.replica.leader)):
             return
         said = Prepared(update.base, update.samples)
         if self.replica.leading:
@@ -446,7 +449,7 @@ class Peer:
         waited = self._now - self._news >= self._patience.muster
         if not enough or (len(fresh) < len(ledger.registry.members) and not waited):
             return
-        if not self._due("plan"):
+        if not self._due(("plan", ledger.slot_next)):
             return
         try:
             self.propose(plan.make_plan(ledger, self.book.layout, self.book.rms, fresh, self._draw(32)))

@@ -1,9 +1,4 @@
-"""Diffs as small integers of a ring, masked or not: what a secure round sends, sums and decodes.
-
-Shards are runs of whole blocks of the rotation; behind them comes one more shard, the lane of statistics: 64-bit words
-from which the next round's scales and this round's canaries are read (diff/statistics.py).  All of it is summed and
-masked alike, each in its lane.
-"""
+"""The coder of a secure round: `slot_coding.SlotCoding` for the attempt of a ledger."""
 
 from __future__ import annotations
 
@@ -11,130 +6,105 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from shoal.diff import residual, statistics
+from shoal.diff import residual
 from shoal.diff.grid import Grid
-from shoal.diff.quantiser import Quantiser, Shard
 from shoal.diff.ring_width import Width
-from shoal.diff.scales import Scales, block_squares
-from shoal.diff.weights import public_alphas, total_public
-from shoal.kernels import reference_ring, ring
+from shoal.diff.scales import Scales
+from shoal.diff.weights import Weighting
 from shoal.kernels.reference_coding import Float64s
 from shoal.kernels.ring import Streams
 from shoal.ledger.body import RoundPlan
+from shoal.secure import check
+from shoal.secure.check import Sums
 from shoal.swarm.coder import Float32s
 from shoal.swarm.parcel import Bytes
-
-#: bits of one word of the lane of statistics
-LANE_BITS = 64
+from shoal.swarm.slot_coding import LANE_BITS, SlotCoding, Terms
 
 
 class RingCoder:
-    """See coder.Coder.
+    """See coder.Coder.  Its last shard is the lane of statistics.
 
-    scales       table that the plan names
-    rms          statistics of this round, from which the next one's scales are made, once a sum was decoded
-    own          what the sum will contain of this participant, where residuals are carried, once it was encoded
+    scales  table that the plan names
+    rms     statistics of this round, from which the next one's scales are made, once a sum was decoded
+    own     what the sum will contain of this participant, where residuals are carried, once it was encoded
     """
 
     def __init__(self, plan: RoundPlan, rid: bytes, scales: Scales) -> None:
-        samples = [p.samples for p in plan.participants]
+        samples = tuple(p.samples for p in plan.participants)
+        width = Width.public(samples, plan.bits)
+        self._terms = Terms(len(samples), width, Weighting.PUBLIC, plan.seed, samples)
+        self._rid = rid
+        self._model_shards = len(plan.shards) - 1
         self.scales = scales
         self.rms: Float64s | None = None
         self.own: Float32s | None = None
-        self._plan = plan
-        self._rid = rid
-        self._width = Width.public(samples, plan.bits)
-        self._alphas = public_alphas(samples)
-        whole = self._quantiser(range(len(samples)))
-        self._shards = whole.shards(len(plan.shards) - 1)
-        lane = 8 * statistics.words_count(scales.grid)
-        self.sizes = [shard.blocks.places * plan.bits // 8 for shard in self._shards] + [lane]
-
-    @property
-    def bits(self) -> int:
-        return self._width.bits
-
-    @property
-    def places(self) -> list[int]:
-        """First place of each model shard, for its masks and checks."""
-        return [shard.blocks.first for shard in self._shards]
+        #: for what does not depend on who uploads
+        self._whole = self._coding(range(len(samples)))
+        self.sizes = self._whole.sizes
+        self.carries = residual.wanted(width.bound)
 
     @property
     def norm(self) -> float:
         """Of an update of the expected size."""
         return self.scales.norm
 
-    @property
-    def carries(self) -> bool:
-        """Whether steps are so coarse that residuals are worth carrying."""
-        return residual.wanted(self._width.bound)
-
     def encode(self, position: int, diff: Float32s, uploaders: Collection[int], streams: Streams | None) -> Bytes:
-        alpha = self._alphas[position]
-        out = np.empty(sum(self.sizes), np.uint8)
-        model = out[: out.size - self.sizes[-1]]
-        quantiser = self._quantiser(uploaders)
-        if self.carries:
-            sums = quantiser.encode(position, alpha.value, diff, model)
-            self.own = residual.own_part(quantiser, position, alpha.value, model)
-            if streams is not None:
-                ring.add_streams(model, self.bits, streams, ring.LANE_MODEL, 0, model)
-        else:
-            sums = quantiser.encode(position, alpha.value, diff, model, streams=streams)
-        squares = self._squares(diff, alpha.value, sums.squares)
-        lane = statistics.words_of(self.scales, squares, sums, len(self._alphas)).view(np.uint8)
+        coding = self._coding(uploaders)
+        if not self.carries:
+            return coding.encode(position, diff, streams=streams).data
+        upload = coding.encode(position, diff)
+        self.own = coding.own_part(position, upload, None)
         if streams is not None:
-            ring.add_streams(lane, LANE_BITS, streams, ring.LANE_STATISTICS, 0, lane)
-        out[out.size - self.sizes[-1] :] = lane
-        return out
+            for shard, span in enumerate(coding.spans):
+                upload.data[span] = coding.masked(shard, upload.data[span], streams)
+        return upload.data
 
     def reduce(self, shard: int, uploads: Mapping[int, Bytes], streams: Streams | None) -> Bytes:
-        lane = shard == len(self._shards)
-        bits = LANE_BITS if lane else self.bits
-        total = np.empty(self.sizes[shard], np.uint8)
-        ring.sum_words([uploads[position] for position in sorted(uploads)], bits, total)
-        if streams is not None:
-            which, first = (ring.LANE_STATISTICS, 0) if lane else (ring.LANE_MODEL, self.places[shard])
-            ring.add_streams(total, bits, streams, which, first, total)
-        return total
+        return self._whole.reduce(shard, uploads, streams)
 
     def decode(self, merged: Sequence[Bytes], uploaders: Collection[int], survivors: Collection[int]) -> Float32s:
-        grid = self.scales.grid
-        divisor = float(sum(self._alphas[p].value ** 2 for p in sorted(survivors)))
-        words = np.ascontiguousarray(merged[-1]).view(np.uint64)
-        found = statistics.read(self.scales, words, len(survivors), divisor, len(self._alphas))
-        totals = np.zeros(statistics.runs(grid), np.int64)
-        for shard, data in zip(self._shards, merged[:-1], strict=True):
-            self._add_totals(shard, data, totals)
-        statistics.check(self.scales, found, totals.tolist())
-        diff = np.zeros(grid.elements, np.float32)
-        quantiser = self._quantiser(uploaders)
-        total = total_public(self._alphas, survivors)
-        for shard, data in zip(self._shards, merged[:-1], strict=True):
-            quantiser.decode(data, survivors, total, None, diff, shard=shard)
-        self.rms = found.rms
-        return diff
+        coding = self._coding(uploaders)
+        found = coding.decode(merged, survivors)
+        coding.judge(merged, found.statistics)
+        self.rms = found.statistics.rms
+        assert found.diff is not None
+        return found.diff
 
-    def _quantiser(self, uploaders: Collection[int]) -> Quantiser:
-        return Quantiser(self.scales, self._width, self._plan.seed, self._rid, tuple(sorted(uploaders)))
+    # --- checks -------------------------------------------------------------------------------------------------------
 
-    def _squares(self, diff: Float32s, alpha: float, sent: np.ndarray) -> np.ndarray:
-        """|alpha z|^2 of every block, also of those that are not sent."""
-        squares = np.zeros(self.scales.grid.blocks)
-        squares[self.scales.active] = sent
-        if not self.scales.active.all():
-            rest = block_squares(self.scales.grid, diff, only=~self.scales.active)
-            squares += rest * np.float64(alpha) ** 2
-        return squares
+    def vouched(self, upload: Bytes, own: Streams, beta: bytes, checks: int) -> bytes:
+        """Check sums of this participant's upload, as the ledger holds them: of the model, then of the last lane."""
+        parts = [self._whole.masked(s, upload[span], own) for s, span in enumerate(self._whole.spans)]
+        return self._encoded(self._sums(parts, beta, checks))
 
-    def _add_totals(self, shard: Shard, data: Bytes, totals: np.ndarray) -> None:
-        """Add the shard's integers to those of the runs that its blocks lie in."""
-        blocks = shard.blocks
-        at = 0
-        for start, log in zip(blocks.starts.tolist(), blocks.logs.tolist(), strict=True):
-            size = (1 << log) * self.bits // 8
-            totals[start >> statistics.RUN_LOG] += int(reference_ring.lift(data[at : at + size], self.bits).sum())
-            at += size
+    def agrees(self, told: Sequence[bytes], merged: Sequence[Bytes], beta: bytes, checks: int) -> bool:
+        """Whether what the survivors vouch for adds up to the merged shards.
+
+        raises  PeerError  ``check.malformed``
+        """
+        model, lane = self._sums(merged, beta, checks)
+        cut = -(-self._terms_bits // 8) * checks
+        bits = self._terms_bits
+        models = [check.decode_sums(data[:cut], bits, checks) for data in told]
+        lanes = [check.decode_sums(data[cut:], LANE_BITS, checks) for data in told]
+        return check.agree(models, model, bits) and check.agree(lanes, lane, LANE_BITS)
+
+    @property
+    def _terms_bits(self) -> int:
+        return self._whole.model_bits
+
+    def _sums(self, parts: Sequence[Bytes], beta: bytes, checks: int) -> tuple[Sums, Sums]:
+        total = np.zeros(checks, np.uint64)
+        for shard in range(self._model_shards):
+            total = total + self._whole.check_sums(shard, parts[shard], beta, checks)
+        mask = np.uint64(2**self._terms_bits - 1)
+        return total & mask, self._whole.check_sums(self._model_shards, parts[-1], beta, checks)
+
+    def _encoded(self, sums: tuple[Sums, Sums]) -> bytes:
+        return check.encode_sums(sums[0], self._terms_bits) + check.encode_sums(sums[1], LANE_BITS)
+
+    def _coding(self, uploaders: Collection[int]) -> SlotCoding:
+        return SlotCoding(self._terms, self._rid, self.scales, sorted(uploaders), self._model_shards)
 
 
 def first_scales(grid: Grid, clip: float = 16.0) -> Scales:

@@ -90,7 +90,8 @@ _OWN: Final[tuple[Duty, ...]] = (upload.collect, upload.reduce)
 PHASES: Final[dict[Phase, tuple[Duty, ...]]] = {
     Phase.SHARE: (secrecy.deal, secrecy.hold, secrecy.share_set, _give_up),
     Phase.UPLOAD: (
-        secrecy.begin, upload.upload, upload.collect, upload.receipt, survive.ask, survive.certify, _give_up,
+        secrecy.begin, upload.upload, upload.collect, upload.receipt,
+        survive.ask, survive.answer, survive.certify, _give_up,
     ),
     Phase.REDUCE: (secrecy.certify, secrecy.open_, *_OWN, _give_up),
     Phase.COMMIT: (

@@ -11,7 +11,6 @@ from __future__ import annotations
 from functools import partial
 
 import msgspec
-import numpy as np
 
 from shoal.errors import PeerError
 from shoal.ledger.attempt import Attempt
@@ -243,10 +242,9 @@ def vouch(state: State, roots: list[bytes]) -> None:
     found = challenge(state, roots)
     if found is None:
         return
-    name = f"vouch {found[0].hex()[:8]}"
-    sums = state.compute(name, partial(_own_sums, state, *found))
-    if sums is not None:
-        state.propose("check", Check(state.slot, me, 0, checks.encode_sums(sums, _coder(state).bits)))
+    told = state.compute(f"vouch {found[0].hex()[:8]}", partial(_vouched, state, *found))
+    if told is not None:
+        state.propose("check", Check(state.slot, me, 0, told))
 
 
 def _coder(state: State) -> RingCoder:
@@ -254,11 +252,9 @@ def _coder(state: State) -> RingCoder:
     return state.coder
 
 
-def _own_sums(state: State, beta: bytes, count: int) -> checks.Sums:
-    coder, privacy, own = _coder(state), state.privacy, state.own
-    assert privacy is not None and own is not None
-    model = own.data[: own.data.size - coder.sizes[-1]]
-    return checks.vouched(model, coder.bits, privacy.vouching(), beta, 0, count)
+def _vouched(state: State, beta: bytes, count: int) -> bytes:
+    assert state.privacy is not None and state.own is not None
+    return _coder(state).vouched(state.own.data, state.privacy.vouching(), beta, count)
 
 
 def passes(state: State, roots: list[bytes]) -> bool | None:
@@ -278,24 +274,19 @@ def passes(state: State, roots: list[bytes]) -> bool | None:
             return True
         return None
     beta, count = found
-    total = state.compute(f"check {beta.hex()[:8]}", partial(_sums, state, beta, count))
-    if total is None:
-        return None
-    bits = _coder(state).bits
+    found_so: bool | None = state.compute(
+        f"check {beta.hex()[:8]}", partial(_agrees, state, list(told.values()), beta, count)
+    )
+    return found_so
+
+
+def _agrees(state: State, told: list[bytes], beta: bytes, count: int) -> bool:
+    merged = [state.sums[shard].data for shard in range(len(state.cuts))]
     try:
-        sums = [checks.decode_sums(data, bits, count) for data in told.values()]
+        return _coder(state).agrees(told, merged, beta, count)
     except PeerError as error:
         state.notes.append(str(error))
         return False
-    return checks.agree(sums, total, bits)
-
-
-def _sums(state: State, beta: bytes, count: int) -> checks.Sums:
-    coder = _coder(state)
-    total = np.zeros(count, np.uint64)
-    for shard, first in enumerate(coder.places):
-        total = total + checks.check_sums(state.sums[shard].data, coder.bits, beta, first, count)
-    return total & np.uint64(2**coder.bits - 1)
 
 
 assert (SEED_HALF, KEY_HALF) == (2, 1)

@@ -33,24 +33,36 @@ def ask(state: State) -> None:
 
 
 def on_ask(state: State, peer: bytes, said: AskVote) -> None:
-    """Vote, if the ledger bears the set out and no other was signed for this slot, ever."""
+    """Keep the question: a leader's ledger is ahead of the others'."""
+    if state.view.attempt.position(peer) is not None:
+        state.asked[peer] = said.survivors
+        answer(state)
+
+
+def answer(state: State) -> None:
+    """Vote, once the ledger bears the set out and if no other was signed for this slot, ever."""
     attempt = state.view.attempt
-    if state.position is None or attempt.survivors is not None or attempt.position(peer) is None:
+    if state.position is None or attempt.survivors is not None:
         return
-    asked = positions(said.survivors, attempt.size)
-    if asked is None or len(asked) < attempt.floor or not asked <= arrived_everywhere(attempt):
-        return
-    if not _may_sign(state, asked, said.survivors):
-        return
-    signed = vote(survivors_statement(attempt.rid, said.survivors), state.me)
-    state.send(peer, SurvivorVote(state.slot, said.survivors, signed.signature))
+    for peer, survivors in list(state.asked.items()):
+        asked = positions(survivors, attempt.size)
+        if asked is None or len(asked) < attempt.floor:
+            del state.asked[peer]
+        elif asked <= arrived_everywhere(attempt) and _ready(state):
+            del state.asked[peer]
+            if _may_sign(state, asked, survivors):
+                signed = vote(survivors_statement(attempt.rid, survivors), state.me)
+                state.send(peer, SurvivorVote(state.slot, survivors, signed.signature))
+
+
+def _ready(state: State) -> bool:
+    return not state.view.attempt.secure or (state.privacy is not None and state.privacy.step == Step.MASK)
 
 
 def _may_sign(state: State, asked: set[int], survivors: bytes) -> bool:
     if not state.view.attempt.secure:
         return state.may_sign(state.slot, survivors)
-    if state.privacy is None or state.privacy.step != Step.MASK:
-        return False
+    assert state.privacy is not None
     try:
         state.privacy.sign(state.peer(p) for p in sorted(asked))
     except PeerError as error:

@@ -1,0 +1,164 @@
+"""shoal node, submit and status: a site's node, and what programs beside it say to it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shoal.cli.show import Format, line, note, print_json, table
+from shoal.errors import MachineError, shown
+
+if TYPE_CHECKING:
+    from shoal.config import Site
+    from shoal.swarm.door import Ended
+    from shoal.swarm.node import Status
+
+#: settings of the site, where the command line names none
+SETTINGS = Path("site.toml")
+
+_Json = Annotated[Format, typer.Option("--format", help="text or json.")]
+_Where = Annotated[Path, typer.Option("--site", "-s", help="This site's settings.", readable=False)]
+
+
+def node(
+    settings: Annotated[Path, typer.Argument(help="This site's settings.", readable=False)] = SETTINGS,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", "-m", help="The swarm's base model; needed at the first start.", readable=False),
+    ] = None,
+) -> None:
+    """Run this site's node: it takes part in rounds until it is stopped (Ctrl-C, SIGTERM), and goes on where it was."""
+    from shoal.config import read_site
+    from shoal.swarm.door import Door
+    from shoal.swarm.site import open_node
+
+    site = read_site(settings)
+    running = open_node(site, model)
+    running.on_notice = lambda notice: note(f"{time.strftime('%H:%M:%S')} {notice.level}: {shown(notice.text, 500)}")
+    with running, Door(running, Path(site.data)):
+        status = _first(running)
+        note(f"{time.strftime('%H:%M:%S')} {shown(site.name)} of {shown(status.swarm)}: round {status.round}")
+        said = status.round
+        while running.failed is None:
+            time.sleep(0.2)
+            now = running.status()
+            if now is not None and now.round != said:
+                said = now.round
+                note(f"{time.strftime('%H:%M:%S')} round {said} certified, model {now.model[:16]}")
+    raise running.failed
+
+
+def _first(running: object) -> Status:
+    for _ in range(500):
+        status: Status | None = running.status()  # type: ignore[attr-defined]
+        if status is not None:
+            return status
+        time.sleep(0.02)
+    raise MachineError("node.start", "the node did not come up within 10 s")
+
+
+def submit(
+    local: Annotated[Path, typer.Argument(help="The model after training (ONNX).", show_default=False, readable=False)],
+    samples: Annotated[int, typer.Option("--samples", "-n", min=1, help="Samples that it was trained on.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the merged model.", readable=False)],
+    site: _Where = SETTINGS,
+    wait: Annotated[float | None, typer.Option("--wait", min=0, help="Seconds to wait for the round.")] = None,
+    format: _Json = Format.text,
+) -> None:
+    """Hand a model to this site's node, wait for the merged one, write it in the form of the model handed in."""
+    from shoal.config import read_site
+    from shoal.model.model import load
+    from shoal.swarm.door import Caller, Ended, Submit
+
+    settings = read_site(site)
+    wait_s = settings.times.submit_wait_s if wait is None else wait
+    with load(local) as mine, Caller(Path(settings.data)) as caller:
+        caller.ask(Submit(str(local.resolve()), samples))
+        ended = _wait(caller, settings, wait_s)
+        assert isinstance(ended, Ended)
+        with load(ended.path) as merged:
+            if merged.digest() != ended.digest:
+                raise MachineError("submit.changed", "another round ended meanwhile; the node's model is newer")
+            for name in merged:
+                mine[name] = merged[name]
+            mine.save(output)
+    if format is Format.json:
+        facts = {"output": str(output), "round": ended.round, "digest": ended.digest.hex()}
+        print_json({**facts, "took_part": ended.took_part})
+        return
+    line(f"round {ended.round}: {shown(str(output))}, model {ended.digest.hex()[:16]}")
+    if not ended.took_part:
+        line("this site's update came too late and is not in it; train from this model")
+
+
+def _wait(caller: object, settings: Site, wait_s: float) -> Ended:
+    """Wait for the round's end with a line that says what is going on, for a person who looks."""
+    from shoal.swarm.door import Caller, Ended, Look, Looked
+
+    assert isinstance(caller, Caller)
+    until = time.monotonic() + wait_s
+    shown_one = sys.stderr.isatty()
+    while time.monotonic() < until:
+        answer = caller.answer(0.5)
+        if isinstance(answer, Ended):
+            return answer
+        if isinstance(answer, Looked) and answer.status is not None and shown_one:
+            status = answer.status
+            phase = f"slot {status.slot} {status.phase.lower()}" if status.phase else "waiting for the others"
+            sys.stderr.write(f"\r\x1b[Kround {status.round + 1}: {phase}")
+            sys.stderr.flush()
+        if answer is None and shown_one:
+            caller.ask(Look())
+    raise MachineError("submit.waited", f"{settings.name}: no merged model after {wait_s:g} s; the update still waits")
+
+
+def status(
+    settings: Annotated[Path, typer.Argument(help="This site's settings.", readable=False)] = SETTINGS,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again every second until stopped.")] = False,
+    format: _Json = Format.text,
+) -> None:
+    """What this site's node is doing: members, leader, round, phase, bytes, last notices."""
+    from shoal.config import read_site
+    from shoal.swarm.door import Caller
+
+    site = read_site(settings)
+    with Caller(Path(site.data)) as caller:
+        while True:
+            found = caller.status()
+            if format is Format.json:
+                import msgspec
+
+                print_json(msgspec.to_builtins(found))
+            else:
+                if watch:
+                    sys.stdout.write("\x1b[H\x1b[2J")
+                _print(found)
+            if not watch:
+                return
+            sys.stdout.flush()
+            time.sleep(1)
+
+
+def _print(found: Status) -> None:
+    phase = f"slot {found.slot}, {found.phase.lower() or 'not followed here'}" if found.slot >= 0 else "between rounds"
+    line(f"swarm    {shown(found.swarm)}, round {found.round} certified, {phase}")
+    behind = " (behind: fetching the certified one)" if found.behind else ""
+    line(f"model    {found.model[:16]}{behind}")
+    line(f"ledger   term {found.term}, {found.decided} entries decided")
+    line(f"bytes    {found.sent_bytes:,} sent, {found.received_bytes:,} received")
+    line(f"update   {'waits to be merged' if found.waiting else 'none waits'}")
+    rows = [
+        [m.name, m.id[:16], "voter" if m.voter else "learner", "leads" if m.leads else "", _state(m.connected)]
+        for m in found.members
+    ]
+    table([("member", "left"), ("id", "left"), ("", "left"), ("", "left"), ("", "left")], rows)
+    for notice in found.notices[-5:]:
+        line(shown(notice, 300))
+
+
+def _state(connected: bool) -> str:
+    return "connected" if connected else "NOT CONNECTED"

@@ -1,0 +1,126 @@
+"""From a site's settings to its running node: keys, ledger, journal, sockets, model."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shoal.config import Site, read_site
+from shoal.errors import InputError
+from shoal.ledger.identity import Identity
+from shoal.ledger.sqlite_store import SqliteStore
+from shoal.model.arrays import as_array
+from shoal.secure.journal_file import JournalFile
+from shoal.swarm.curve_transport import CurveTransport
+from shoal.swarm.door import Door
+from shoal.swarm.node import MODEL_FILE, Node, Status, Times
+from shoal.swarm.replica import Replica
+from shoal.swarm.site_keys import in_use, read_pairs
+
+
+def times_of(site: Site) -> Times:
+    """The settings' times as a node takes them."""
+    times = site.times
+    return Times(times.tick_ms / 1000, times.election_ms / 1000, times.progress_timeout_s, times.straggler_grace_s)
+
+
+def open_node(site: Site, model: Path | None = None) -> Node:
+    """A node for these settings, not yet started.
+
+    model   the swarm's base model; may be left out once the data folder holds a certified one
+    raises  InputError    ``site.model``: it is missing;  ``site.genesis``: another swarm's ledger;  ``node.layout``
+            MachineError  keys, files, ports
+    """
+    folder = Path(site.data)
+    ledger_path = folder / "ledger.db"
+    if not ledger_path.exists():
+        raise InputError("site.ledger", f"{ledger_path}: is not there; begin it with `shoal join`")
+    if model is None and not (folder / MODEL_FILE).exists():
+        raise InputError("site.model", f"{folder}: holds no model yet; name the swarm's base model with --model")
+    times = times_of(site)
+    pairs = read_pairs(site)
+    store = SqliteStore(ledger_path)
+    try:
+        replica = _replica(pairs[0][0], store, times)
+        genesis = replica.ledger.state.genesis.hex()
+        if site.genesis and genesis != site.genesis:
+            raise InputError("site.genesis", f"{ledger_path}: of swarm {genesis[:16]}; expected {site.genesis[:16]}")
+        (me, curve), _ = in_use(pairs, replica.ledger.state.registry)
+        if me.public != pairs[0][0].public:
+            replica = _replica(me, store, times)
+    except BaseException:
+        store.close()
+        raise
+    journal = JournalFile(folder / "journal.db")
+    transport = CurveTransport(curve.secret(), site.listen)
+    return Node(me, replica, journal, transport, model or folder / MODEL_FILE, folder, times)
+
+
+def _replica(me: Identity, store: SqliteStore, times: Times) -> Replica:
+    return Replica(me, store, secrets.randbelow, times.options(), lambda: time.time_ns() // 1_000_000)
+
+
+class Swarm:
+    """A node inside this process: what `join` gives.  Use as a context manager, or call `close`."""
+
+    def __init__(self, node: Node, folder: Path, wait_s: float) -> None:
+        self.node = node
+        self._wait_s = wait_s
+        self._door = Door(node, folder)
+        node.start()
+        self._door.__enter__()
+
+    def merge(self, tensors: Mapping[str, Any], samples: int, wait_s: float | None = None) -> dict[str, np.ndarray]:
+        """Hand in what was trained, wait until a round with it is certified, get the merged tensors.
+
+        tensors  name -> array of any framework, as the base model names them; tensors that are not floats must be as
+                 they were
+        samples  how many samples it was trained on: its weight
+        wait_s   how long to wait; None: as the settings say
+        raises   ArgumentError  the tensors are not of this swarm's model, or hold NaN;  MachineError  no round in time
+        """
+        local = {name: np.asarray(as_array(value, "model", name)) for name, value in tensors.items()}
+        return self.node.merge(local, samples, self._wait_s if wait_s is None else wait_s)
+
+    @property
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The model in force: what training begins with.  Copies."""
+        return {name: array.copy() for name, array in self.node.arrays.items()}
+
+    @property
+    def status(self) -> Status | None:
+        """What the node is doing."""
+        return self.node.status()
+
+    def close(self) -> None:
+        """Leave: hand leadership over, close everything.  The swarm goes on."""
+        self._door.__exit__()
+        self.node.stop()
+
+    def __enter__(self) -> Swarm:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def join(settings: str | Path, model: str | Path | None = None) -> Swarm:
+    """Start this site's node inside this process, in the background.
+
+    settings  its site.toml
+    model     the swarm's base model, an ONNX file; needed at the first start only
+    raises    InputError, MachineError  see `open_node`
+
+        with shoal.join("site.toml") as swarm:
+            for epoch in range(20):
+                train(net)
+                net.load(swarm.merge(net.tensors(), samples=812))
+    """
+    site = read_site(Path(settings))
+    node = open_node(site, None if model is None else Path(model))
+    return Swarm(node, Path(site.data), site.times.submit_wait_s)
