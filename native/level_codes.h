@@ -64,7 +64,7 @@ float encode_bits(float* z, int64_t size, float unit, const Codebook& book, uint
             const vf x = load<vf>(z + at);
             const vi code = below<BITS>(book, x * inverse);
             dot.add(part, x, picked<BITS>(book.centroids, code));
-            store(codes + at, __builtin_convertvector(code, vb));
+            store(codes + at, low_bytes(code));
         }
     if (rms >= TINY_RMS) return float(total / dot.folded());
     return rms < TINY_RMS ? 0.0f : __builtin_nanf("");
@@ -188,7 +188,7 @@ void quantise_absmax(const float* x, int64_t count, float levels, float scale, i
         vf v = load<vf>(x + at) / scale;
         v = v > -most ? v : -most;
         v = v < most ? v : most;
-        store(q + at, __builtin_convertvector(to_int(nearest_whole(v)), vb));
+        store(q + at, low_bytes(to_int(nearest_whole(v))));
     }
     for (; at < count; at++) {
         float v = x[at] / scale;

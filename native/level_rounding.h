@@ -68,10 +68,27 @@ INLINE int64_t sum_of(vi x) {
     return sum;
 }
 
+// The low byte of each lane; GCC 12 takes several times as long without being told how.
+INLINE vb low_bytes(vi v) {
+#if defined(__AVX512F__)
+    return bits_as<vb>(_mm512_cvtepi32_epi8(bits_as<__m512i>(v)));
+#elif defined(__AVX2__)
+    const __m256i every_fourth = _mm256_set1_epi32(0x0c080400);
+    const __m256i four = _mm256_shuffle_epi8(bits_as<__m256i>(v), every_fourth);
+    const __m128i both = _mm_unpacklo_epi32(_mm256_castsi256_si128(four), _mm256_extracti128_si256(four, 1));
+    return bits_as<vb>(int64_t(_mm_cvtsi128_si64(both)));
+#elif defined(__SSE2__)
+    const __m128i words = _mm_packs_epi32(bits_as<__m128i>(v & 255), _mm_setzero_si128());
+    return bits_as<vb>(int32_t(_mm_cvtsi128_si32(_mm_packus_epi16(words, words))));
+#else
+    return __builtin_convertvector(v, vb);
+#endif
+}
+
 template <class Word>
 INLINE void store_words(char* to, vi v) {
     if constexpr (sizeof(Word) == 1) {
-        store(to, __builtin_convertvector(v, vb));
+        store(to, low_bytes(v));
     } else if constexpr (sizeof(Word) == 2) {
         store(to, __builtin_convertvector(v, vh));
     } else {

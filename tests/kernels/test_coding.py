@@ -25,6 +25,9 @@ FLOAT32 = np.dtype(np.float32)
 #: what makes rotations hard: denormals that add up, sums that nearly overflow, signed zeros
 KINDS = ("plain", "ties", "tiny", "large")
 
+#: first digits of the SHA-256 of words, squares, decoded numbers, codes, scales
+GOLDEN = ["dba7389e08d50fd7", "6af676cf8021ff0d", "f57c8209ce5debf8", "8834d13a6e33c917", "27437aa372041da3"]
+
 
 @pytest.fixture(params=dispatch.levels_available())
 def level(request: pytest.FixtureRequest) -> Iterator[str]:
@@ -364,6 +367,23 @@ def test_rounding_has_no_bias_and_the_known_variance() -> None:
 def test_the_known_answers_of_the_dither() -> None:
     table = coding.dither_table(np.array([0, 19_660, 45_875], np.int64))
     assert table[:3].tolist() == [-65_535, -65_529, -65_523]
+
+
+def test_the_golden_bits(level: str) -> None:
+    """docs/FORMAT.md, "Rotation, quantiser and codes": what no version may change.  Inputs are made of whole numbers."""
+    blocks, end = grid([14, 10, 6], [0, 2, 0], 128)
+    x = ((np.arange(end, dtype=np.int64) * 7919 % 2003 - 1001) / 1024).astype(np.float32)[:-5]
+    spec = Spec(4096, 0.75, np.array([9, 1.1, 30], np.float32), 40, 12)
+    words = np.empty(blocks.places * 12 // 8, np.uint8)
+    sums = coding.encode(x, blocks, KEYS, spec, words, streams=some_streams(2))
+    back = np.zeros_like(x)
+    table, scales = coding.dither_table(np.array([4096])), np.array([1e-6, 1e-5, 3e-7])
+    coding.decode(words, blocks, KEYS, table, scales, x, back, bits=12, streams=some_streams(2).opposite())
+    boundaries, centroids = np.array([-1, 0, 1], np.float32), np.array([-1.5, -0.5, 0.5, 1.5], np.float32)
+    codes = np.empty(blocks.places // 4, np.uint8)
+    found = coding.encode_codes(x, blocks, KEYS.signs, boundaries, centroids, codes)
+    made = [hashlib.sha256(part.tobytes()).hexdigest()[:16] for part in (words, sums.squares, back, codes, found)]
+    assert made == GOLDEN
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
