@@ -41,7 +41,9 @@ def test_cuts_between_blocks(elements: int) -> None:
     assert len(grid.within(starts[1], 0)) == 0
 
 
-@pytest.mark.parametrize(("first", "count"), [(1, 1023), (0, 1000), (0, 6000), (-64, 64), (1024, 1), (4992, 7)])
+@pytest.mark.parametrize(
+    ("first", "count"), [(1, 1023), (0, 1000), (0, 6000), (-64, 64), (1024, 1), (4992, 7), (1, 1024), (4097, 256)]
+)
 def test_other_cuts_are_refused(first: int, count: int) -> None:
     with pytest.raises(ArgumentError) as caught:
         Grid.of(5000).within(first, count)

@@ -66,28 +66,35 @@ class Grid:
 
     def starts(self) -> npt.NDArray[np.int64]:
         """int64[blocks]: where each block begins, its place too."""
-        ends = np.cumsum(np.int64(1) << self.logs().astype(np.int64))
-        return np.concatenate([np.zeros(min(1, len(ends)), np.int64), ends[:-1]])
+        return _starts(self.logs())
 
     def within(self, first: int, count: int) -> Blocks:
         """The blocks of elements [first, first + count), for kernels that get just these elements.
 
         raises  ArgumentError  if the range does not begin and end where blocks do, or at the vector's end
         """
-        stop = first + count
+        stop, whole = first + count, self.regular << self.log
         if not 0 <= first <= stop <= self.elements:
             raise ArgumentError("grid.range", f"elements {first} to {stop}; the vector has {self.elements}")
-        whole = self.regular << self.log
-        sizes = [self.log] * ((min(stop, whole) - first) >> self.log if first < whole else 0)
-        at = whole
-        for log in self.tail:
-            if first <= at < stop:
-                sizes.append(log)
-            at += 1 << log
-        logs = np.array(sizes, np.uint8)
-        ends = np.cumsum(np.int64(1) << logs.astype(np.int64))
-        starts = np.concatenate([np.zeros(min(1, len(ends)), np.int64), ends[:-1]])
-        reached = first + (int(ends[-1]) if len(ends) else 0)
-        if reached != stop and not (stop == self.elements and stop < reached < stop + (1 << _LEAST_LOG)):
+        number = first >> self.log
+        logs = np.full(max(min(stop >> self.log, self.regular) - number, 0), self.log, np.uint8)
+        begins = number << self.log if first < whole else stop
+        if stop > whole:
+            tail = np.array(self.tail, np.uint8)
+            at = whole + _starts(tail)
+            inside = (first <= at) & (at < stop)
+            logs = np.concatenate([logs, tail[inside]])
+            begins = min(begins, *at[inside].tolist(), stop)
+        starts = _starts(logs)
+        reached = first + (int(starts[-1]) + (1 << int(logs[-1])) if len(logs) else 0)
+        padded = stop == self.elements and stop < reached < stop + (1 << _LEAST_LOG)
+        if count and (begins != first or not (reached == stop or padded)):
             raise ArgumentError("grid.range", f"elements {first} to {stop} do not begin and end where blocks do")
         return Blocks(starts, logs, first)
+
+
+def _starts(logs: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Where blocks of these sizes begin, one behind the other from 0 on."""
+    sizes = np.int64(1) << logs.astype(np.int64)
+    starts: npt.NDArray[np.int64] = np.cumsum(sizes) - sizes
+    return starts

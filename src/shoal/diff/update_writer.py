@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Final
 
 import msgspec
-import numpy as np
 import zstandard
 
 from shoal.diff.codec import Bytes
@@ -33,7 +32,7 @@ from shoal.model.output import Output
 _ZSTANDARD_LEVEL: Final = 1
 #: a chunk is compressed if a sample of it (so many pieces of so many bytes) comes down to this part of its size
 _PAYS: Final = 0.9
-_SAMPLE_PIECES, _SAMPLE_BYTES = 16, 4096
+_SAMPLE_PIECES, _SAMPLE_BYTES = 16, 2048
 
 
 def pack(coded: Bytes) -> tuple[bytes, bytes]:
@@ -47,12 +46,12 @@ def pack(coded: Bytes) -> tuple[bytes, bytes]:
 
 
 def _pays(coded: Bytes) -> bool:
-    if len(coded) <= _SAMPLE_PIECES * _SAMPLE_BYTES:
-        sample = coded
-    else:
-        starts = np.linspace(0, len(coded) - _SAMPLE_BYTES, _SAMPLE_PIECES).astype(np.int64)
-        sample = np.concatenate([coded[start : start + _SAMPLE_BYTES] for start in starts])
-    return len(zstandard.ZstdCompressor(_ZSTANDARD_LEVEL).compress(sample.tobytes())) < _PAYS * len(sample)
+    sample = coded
+    if len(coded) > _SAMPLE_PIECES * _SAMPLE_BYTES:
+        step = len(coded) // _SAMPLE_PIECES
+        sample = coded[: step * _SAMPLE_PIECES].reshape(_SAMPLE_PIECES, step)[:, :_SAMPLE_BYTES]
+    data = sample.tobytes()
+    return len(zstandard.ZstdCompressor(_ZSTANDARD_LEVEL).compress(data)) < _PAYS * len(data)
 
 
 class UpdateWriter:
