@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from shoal.diff.centroids import BOUNDARIES, CENTROIDS
 from shoal.errors import ArgumentError, InputError, shown
-from shoal.kernels import coding
+from shoal.kernels import coding, dispatch
 from shoal.kernels.coding import Blocks
 
 Bytes = npt.NDArray[np.uint8]
@@ -48,6 +48,8 @@ _FLOAT16_MAX: Final = np.float32(2**15 - 16)
 _INT8_TOP: Final = np.nextafter(np.finfo(np.float32).max / np.float32(127), np.float32(0))
 #: bits of the largest bfloat16 of which 7 times is a finite float32
 _INT4_TOP: Final = np.uint32(0x7E12)
+#: a byte -> the two numbers of -8 to 7 in its halves, the low one first, as two int8 seen as one uint16
+_NIBBLES: Final = (((np.arange(256)[:, None] >> np.array([0, 4])) + 8) % 16 - 8).astype(np.int8).view(np.uint16)[:, 0]
 _BFLOAT16: Final = np.dtype(ml_dtypes.bfloat16)
 _BFLOAT16_MAX: Final = np.float32(2.0**128 - 2.0**120)
 
@@ -199,14 +201,12 @@ def _int4_decode(raw: Bytes, tile: Tile, out: Float32s) -> None:
     short = raw[: 2 * runs].view("<u2").astype(np.uint32)
     scales = _checked_scales((short << np.uint32(16)).view(np.float32))
     packed = raw[2 * runs :]
-    q = np.empty(2 * len(packed), np.int8)
-    q[::2], q[1::2] = packed & np.uint8(15), packed >> np.uint8(4)
-    if (q == 8).any():
-        raise _bad(f"number {int(np.argmax(q == 8))} is -8; expected -7 to 7")
+    q = np.take(_NIBBLES, packed).view(np.int8)
+    if len(q) and int(q.min()) == -8:
+        raise _bad(f"number {int(np.argmin(q))} is -8; expected -7 to 7")
     if len(q) > tile.count and q[-1]:
         raise _bad(f"the half byte behind the last number is {q[-1]}; expected 0")
-    q = np.where(q > 7, q - np.int8(16), q)[: tile.count]
-    coding.dequantise(np.ascontiguousarray(q), INT4_RUN, scales, None, out, threads=1)
+    coding.dequantise(q[: tile.count], INT4_RUN, scales, None, out, threads=1)
 
 
 # --- floats ---
@@ -214,12 +214,25 @@ def _int4_decode(raw: Bytes, tile: Tile, out: Float32s) -> None:
 
 def _to_planes(values: npt.NDArray[Any], out: Bytes) -> None:
     width = values.dtype.itemsize
-    out.reshape(width, -1)[:] = values.view(np.uint8).reshape(-1, width).T
+    raw, planes = values.view(np.uint8), out.reshape(width, -1)
+    for number in range(width):
+        planes[number] = raw[number::width]
 
 
 def _from_planes(raw: Bytes, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    width = np.dtype(dtype).itemsize
-    return np.ascontiguousarray(raw.reshape(width, -1).T).reshape(-1).view(dtype)
+    values = np.empty(len(raw) // np.dtype(dtype).itemsize, dtype)
+    width = values.dtype.itemsize
+    whole, planes = values.view(np.uint8), raw.reshape(width, -1)
+    for number in range(width):
+        whole[number::width] = planes[number]
+    return values
+
+
+def _converted(values: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Between floating types, rounded once, to nearest even."""
+    found = np.empty(len(values), dtype)
+    dispatch.convert(values, found, threads=1)
+    return found
 
 
 def _checked_numbers(values: Float32s, out: Float32s) -> None:
@@ -239,11 +252,11 @@ def _float32_decode(raw: Bytes, _tile: Tile, out: Float32s) -> None:
 
 def _bfloat16_encode(x: Float32s, base: Float32s | None, _tile: Tile, out: Bytes) -> None:
     given = np.clip(_difference(x, base), -_BFLOAT16_MAX, _BFLOAT16_MAX)
-    _to_planes(given.astype(_BFLOAT16), out)
+    _to_planes(_converted(given, _BFLOAT16), out)
 
 
 def _bfloat16_decode(raw: Bytes, _tile: Tile, out: Float32s) -> None:
-    _checked_numbers(_from_planes(raw, _BFLOAT16).astype(np.float32), out)
+    _checked_numbers(_converted(_from_planes(raw, _BFLOAT16), np.float32), out)
 
 
 def _float16_size(tile: Tile) -> int:
@@ -257,7 +270,7 @@ def _float16_encode(x: Float32s, base: Float32s | None, tile: Tile, out: Bytes) 
     exponents = np.clip(np.frexp(largest)[1] - _FLOAT16_TOP, *_EXPONENTS).astype(np.int8)
     out[:runs] = exponents.view(np.uint8)
     scaled = np.clip(given * _powers(-exponents.astype(np.int32), tile.count), -_FLOAT16_MAX, _FLOAT16_MAX)
-    _to_planes(scaled.astype("<f2"), out[runs:])
+    _to_planes(_converted(scaled, np.float16), out[runs:])
 
 
 def _float16_decode(raw: Bytes, tile: Tile, out: Float32s) -> None:
@@ -267,7 +280,8 @@ def _float16_decode(raw: Bytes, tile: Tile, out: Float32s) -> None:
     if runs and not low <= int(exponents.min()) <= int(exponents.max()) <= high:
         raise _bad(f"exponents are {exponents.min()} to {exponents.max()}; expected {low} to {high}")
     with np.errstate(over="ignore", invalid="ignore"):
-        values = _from_planes(raw[runs:], "<f2").astype(np.float32) * _powers(exponents.astype(np.int32), tile.count)
+        values = _converted(_from_planes(raw[runs:], np.float16), np.float32)
+        values *= _powers(exponents.astype(np.int32), tile.count)
     _checked_numbers(values, out)
 
 
