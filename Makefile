@@ -70,6 +70,7 @@ fuzz: $(VENV)/.test
 	-$(PIP) atheris
 	$(BIN)/python fuzz/fuzz_index.py --seconds $(FUZZ_SECONDS)
 	$(BIN)/python fuzz/fuzz_ledger.py --seconds $(FUZZ_SECONDS)
+	$(BIN)/python fuzz/fuzz_update.py --seconds $(FUZZ_SECONDS)
 
 # one history: SEED=7; many: SEEDS=5000 STEPS=500; with a rule switched off: MUTATE=commit-any-term, MUTATE=all
 sim: $(VENV)/.test
