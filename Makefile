@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 NATIVE_SOURCES := setup.py $(wildcard native/*.cpp native/*.h native/cuda/*) $(wildcard src/shoal/model/*.pyx src/shoal/model/*.pxi)
 
-.PHONY: build demo test slow lint format bench fuzz sim docs lock clean
+.PHONY: build demo test slow lint format bench plots fuzz sim docs lock clean
 .DELETE_ON_ERROR:
 
 # The requirements of an extra, read from pyproject.toml (pip alone would build the project anew to tell them).
@@ -64,6 +64,9 @@ format: $(VENV)/.lint
 
 bench: $(VENV)/.test
 	$(BIN)/python bench/run.py $(ARGS)
+
+plots: $(VENV)/.test
+	$(BIN)/python bench/plots.py $(ARGS)
 
 FUZZ_SECONDS ?= 60
 fuzz: $(VENV)/.test
