@@ -490,6 +490,28 @@ def test_keys_are_rotated_beside_the_old_ones(joined: Sites) -> None:
     assert (here / "south" / "identity.3.pem").exists()
 
 
+def test_a_running_node_is_handed_it(joined: Sites) -> None:
+    pytest.importorskip("zmq")
+    from shoal.swarm.door import Door
+
+    class Listening:
+        heard: list[bytes] = []
+
+        def say(self, payload: bytes) -> None:
+            self.heard.append(payload)
+
+    settings, here = joined.settings("east"), joined.folder
+    done = shoal("members", "remove", settings, "east", "--format", "json", folder=here)
+    assert not done.json["handed"]
+    statement = here / "remove-east.statement"
+    assert "no node is running" in shoal("members", "say", settings, statement).error
+    with Door(Listening(), joined.ledger("east").parent):  # type: ignore[arg-type]
+        assert shoal("members", "say", settings, statement).code == 0
+        assert shoal("members", "rotate", settings, "--format", "json", folder=here).json["handed"]
+        assert shoal("members", "say", settings, settings).error, "what is no statement goes nowhere"
+    assert Listening.heard == [statement.read_bytes(), (here / "rotate-east.statement").read_bytes()]
+
+
 def test_what_members_refuses(joined: Sites, tmp_path: Path) -> None:
     sites = joined
     sites.keys("west")

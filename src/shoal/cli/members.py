@@ -1,7 +1,7 @@
 """shoal members: who is in, and the votes by which sites come, gain a vote, go, and change their keys.
 
 A vote travels as a small file, a ballot, by mail or however the sites like.  What is decided is said in the ledger by a
-statement, which this site's node hands to the leader.
+statement, which this site's node, if it runs, takes at its door (swarm/door.py) and brings to the leader.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import typer
 
 from shoal.cli import put
 from shoal.cli.show import Format, line, print_json, table
-from shoal.errors import ArgumentError, InputError, PeerError, shown
+from shoal.errors import ArgumentError, InputError, MachineError, PeerError, shown
 
 if TYPE_CHECKING:
     from shoal.config import Site
@@ -33,6 +33,10 @@ _Json = Annotated[Format, typer.Option("--format", help="text or json.")]
 _Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Where the ballot or statement goes; default: its name, here.")
 ]
+#: what becomes of a statement, by whether the node has taken it
+_HANDED = {True: "handed to this site's node", False: "no node is running here; hand it over with shoal members say"}
+#: seconds for which a node may keep a command waiting before it counts as none
+_HAND_S = 5.0
 _Who = Annotated[str, typer.Argument(help="A member's name, or the beginning of its id.", show_default=False)]
 
 
@@ -113,11 +117,36 @@ def rotate(settings: _Settings, output: _Output = None, format: _Json = Format.t
         number = len(pairs) + 1
         waiting = create_pair(numbered(site.identity, number), numbered(site.curve, number))
     body = rotation(waiting, identity.id, ledger.state.genesis)
-    path = _said(ledger, identity, body, output or Path(f"rotate-{site.name}.statement"))
+    path = output or Path(f"rotate-{site.name}.statement")
+    handed = _hand(site, _said(ledger, identity, body, path))
     if format is Format.json:
-        print_json({"statement": str(path), "member": identity.id.hex(), "signing": waiting[0].public.hex()})
+        facts = {"statement": str(path), "member": identity.id.hex(), "signing": waiting[0].public.hex()}
+        print_json({**facts, "handed": handed})
         return
-    line(f"statement  {shown(str(path))}: hand it to this site's node")
+    line(f"statement  {shown(str(path))}: {_HANDED[handed]}")
+    line("then       restart the node when `shoal members list` shows the new keys: it takes them by itself")
+
+
+@app.command("say")
+def say(
+    settings: _Settings,
+    statement: Annotated[Path, typer.Argument(help="A statement (.statement).", show_default=False)],
+    format: _Json = Format.text,
+) -> None:
+    """Hand a statement to this site's running node, which brings it to the leader until it is decided."""
+    from shoal.config import read_site
+    from shoal.ledger.statement import read_statement
+    from shoal.limits import LEDGER_ENTRY_BYTES_MAX
+
+    site = read_site(settings)
+    payload = put.read(statement, LEDGER_ENTRY_BYTES_MAX, "a statement")
+    read_statement(payload)
+    if not _hand(site, payload):
+        raise MachineError("members.node", f"{shown(site.data)}: no node is running there; start it with shoal node")
+    if format is Format.json:
+        print_json({"statement": str(statement), "handed": True})
+        return
+    line(f"statement  {shown(str(statement))}: {_HANDED[True]}")
 
 
 # --- inside ---
@@ -204,16 +233,16 @@ def _decide(site: Site, ledger: Ledger, ballot: Ballot, output: Path | None, for
         check_ballot(ballot, state)
     name = ballot.card.card.name if ballot.card else state.registry.members[ballot.member].name
     given = len(ballot.approvals)
-    path = output
-    if leaves or given >= needed:
-        path = _said(ledger, me, ballot.body, output or Path(f"{ballot.change}-{_as_file(name)}.statement"))
-    else:
-        path = output or Path(f"{ballot.change}-{_as_file(name)}.ballot")
-        put.replace(path, write_ballot(ballot).encode())
     done = leaves or given >= needed
+    path = output or Path(f"{ballot.change}-{_as_file(name)}.{'statement' if done else 'ballot'}")
+    handed = False
+    if done:
+        handed = _hand(site, _said(ledger, me, ballot.body, path))
+    else:
+        put.replace(path, write_ballot(ballot).encode())
     facts = {"change": ballot.change, "name": name, "member": ballot.member.hex(), "approvals": given, "needed": needed}
     if format is Format.json:
-        print_json({**facts, "statement" if done else "ballot": str(path)})
+        print_json({**facts, "statement" if done else "ballot": str(path), "handed": handed})
         return
     line(f"change     {ballot.change} {shown(name)}")
     if ballot.card is not None:
@@ -222,13 +251,13 @@ def _decide(site: Site, ledger: Ledger, ballot: Ballot, output: Path | None, for
     if needed and not leaves:
         line(f"approvals  {given} of {needed}")
     if done:
-        line(f"statement  {shown(str(path))}: hand it to this site's node")
+        line(f"statement  {shown(str(path))}: {_HANDED[handed]}")
     else:
         line(f"ballot     {shown(str(path))}: send it to the next voter")
 
 
-def _said(ledger: Ledger, me: Identity, body: Body, path: Path) -> Path:
-    """Write the statement that says ``body``, after trying it on the ledger as it is here."""
+def _said(ledger: Ledger, me: Identity, body: Body, path: Path) -> bytes:
+    """Write the statement that says ``body``, after trying it on the ledger as it is here; gives its bytes."""
     from shoal.ledger.entry import Entry
     from shoal.ledger.statement import Seen, make_statement
 
@@ -239,7 +268,18 @@ def _said(ledger: Ledger, me: Identity, body: Body, path: Path) -> Path:
     except (InputError, PeerError) as error:
         raise PeerError(error.code, f"the members would refuse it: {error}") from None
     put.replace(path, payload)
-    return path
+    return payload
+
+
+def _hand(site: Site, payload: bytes) -> bool:
+    """Hand a statement to this site's node; False if none is running."""
+    from shoal.swarm.door import SOCKET_FILE, Caller, Say, Taken
+
+    if not (Path(site.data) / SOCKET_FILE).exists():
+        return False
+    with Caller(Path(site.data)) as caller:
+        caller.ask(Say(payload))
+        return isinstance(caller.answer(_HAND_S), Taken)
 
 
 def _as_file(name: str) -> str:
