@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 from slot_table import SlotTable
@@ -20,8 +22,8 @@ from shoal.secure.check import (
     encode_sums,
     nonce_commitment,
     vouched,
+    withheld,
 )
-from shoal.secure.participant import withheld
 
 
 def ready(bits: int = 16, n: int = 7, gone: int = 1, count: int = 512):
@@ -32,9 +34,8 @@ def ready(bits: int = 16, n: int = 7, gone: int = 1, count: int = 512):
     uploads = {i: t.upload(i) for i in survivors}
     clerk = t.open(survivors)
     for i in survivors:
-        for d in t.ids[n - gone :]:
-            if d in clerk._keys:
-                t.people[i].take_key(d, clerk._keys[d])
+        for d, key in t.opened_keys.items():
+            t.people[i].take_key(d, key)
     total = t.unmask(clerk, list(uploads.values()))
     beta = challenge(t.name.rid, [b"root"], {i: t.people[i].nonce for i in survivors})
     return t, survivors, uploads, total, beta
@@ -70,6 +71,30 @@ def test_pieces_add_up() -> None:
         parts = parts + vouched(uploads[i][cut:], 16, t.people[i].vouching(), beta, 200, CHECKS)
         assert np.array_equal(parts & np.uint64(0xFFFF), whole)
     assert total.size == 1024
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16, 32, 64])
+def test_pieces_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch, bits: int) -> None:
+    """Masks are taken off piece by piece; also where the last piece is short, and where a stretch begins inside."""
+    from shoal.secure import check
+
+    t, survivors, uploads, _, beta = ready(bits)
+    masks, upload = t.people[survivors[0]].vouching(), uploads[survivors[0]]
+    whole = vouched(upload, bits, masks, beta, 64, CHECKS_MORE)
+    for piece in (64, 128, 448, 512):
+        monkeypatch.setattr(check, "_PIECE_WORDS", piece)
+        assert np.array_equal(vouched(upload, bits, masks, beta, 64, CHECKS_MORE), whole)
+    assert whole.max() < 2**bits and not np.array_equal(whole, vouched(upload, bits, masks, beta, 0, CHECKS_MORE))
+
+
+def test_the_nonce_is_the_one_that_the_ledger_asks_for() -> None:
+    """Both check the same commitment; docs/PROTOCOL.md has it among the ledger's."""
+    nonce, who = b"n" * 32, b"w" * 32
+    expected = hashlib.sha256(
+        b"shoal-ledger/v1/nonce\0"
+        + b"".join(len(p).to_bytes(8, "little") + p for p in (bytes([5]) + bytes(7), who, nonce))
+    ).digest()
+    assert nonce_commitment(5, who, nonce) == expected
 
 
 def test_the_liar_is_named() -> None:

@@ -15,7 +15,7 @@ Source: docs/PROTOCOL.md, "Checking the sums".
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -32,6 +32,8 @@ Sums = npt.NDArray[np.uint64]
 #: checks if every participant tells its nonce, and if some do not: they chose by staying silent
 CHECKS: Final = 32
 CHECKS_MORE: Final = 64
+#: words whose masks are taken off at once: the copy is small beside the upload, and large enough for all threads
+_PIECE_WORDS: Final = 2**22
 _LANES: Final = (ring.LANE_CHECK, ring.LANE_CHECK_MORE)
 
 
@@ -46,8 +48,16 @@ def challenge(rid: bytes, roots: Sequence[bytes], nonces: Mapping[bytes, bytes])
 
 
 def checks_for(withheld: int) -> int:
-    """How many checks are made: more if nonces were withheld, so that 2**-32 still holds."""
+    """How many checks are made: more if nonces were withheld.
+
+    Those that withhold choose among 2**withheld challenges, so a wrong sum passes with 2**-(64 - withheld) at most.
+    """
     return CHECKS if withheld == 0 else CHECKS_MORE
+
+
+def withheld(told: Mapping[bytes, bytes], survivors: Iterable[bytes]) -> int:
+    """How many survivors did not tell their nonce."""
+    return len(frozenset(survivors) - told.keys())
 
 
 def check_sums(words: Bytes, bits: int, beta: bytes, first: int, checks: int, threads: int = 0) -> Sums:
@@ -61,9 +71,15 @@ def vouched(upload: Bytes, bits: int, own: Streams, beta: bytes, first: int, che
 
     own  what takes i's own mask and its masks with those that fell out away (`masks.vouching`)
     """
-    bare = np.empty_like(upload)
-    ring.add_streams(upload, bits, own, ring.LANE_MODEL, first, bare, threads=threads)
-    return check_sums(bare, bits, beta, first, checks, threads)
+    piece = ring.word_bytes(_PIECE_WORDS, bits)
+    bare = np.empty(min(piece, len(upload)), np.uint8)
+    total = np.zeros(checks, np.uint64)
+    for start in range(0, len(upload), piece):
+        words = upload[start : start + piece]
+        place = first + start // piece * _PIECE_WORDS
+        ring.add_streams(words, bits, own, ring.LANE_MODEL, place, bare[: len(words)], threads=threads)
+        total += check_sums(bare[: len(words)], bits, beta, place, checks, threads)
+    return total & np.uint64(2**bits - 1)
 
 
 def encode_sums(sums: Sums, bits: int) -> bytes:

@@ -26,10 +26,11 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from msgspec import Meta
 
-from shoal.errors import PeerError
+from shoal.errors import ArgumentError, PeerError
 from shoal.kernels import shamir
 from shoal.limits import SEALED_SHARE_BYTES_MAX
 from shoal.secure import merkle
+from shoal.secure.hidden import Hidden
 from shoal.secure.kdf import DIGEST_BYTES, digest, le64
 
 HALF_BYTES: Final = 32
@@ -43,7 +44,7 @@ Digest = Annotated[bytes, Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)
 Path = Annotated[tuple[Digest, ...], Meta(max_length=8)]
 
 
-class Held(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class Held(Hidden, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What a holder has of a dealer: both halves, their salts, the path of its leaf.  Never shown."""
 
     key: Half
@@ -52,9 +53,6 @@ class Held(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     seed_salt: Half
     path: Path
 
-    def __repr__(self) -> str:
-        return "Held()"
-
     def half(self, which: int) -> Opened:
         """What shows one half and hides the other."""
         if which == KEY_HALF:
@@ -62,7 +60,7 @@ class Held(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
         return Opened(which, self.seed, self.seed_salt, _hidden(KEY_HALF, self.key, self.key_salt), self.path)
 
 
-class Opened(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class Opened(Hidden, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One half of a share, opened after the survivor certificate, with the proof that it is the dealer's.
 
     which  KEY_HALF or SEED_HALF;  other  digest of the half that stays hidden
@@ -74,18 +72,16 @@ class Opened(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     other: Digest
     path: Path
 
-    def __repr__(self) -> str:
-        return f"Opened({self.which})"
 
-
-class Dealt(msgspec.Struct, frozen=True):
+class Dealt(Hidden, frozen=True):
     """root  for the ledger;  held  by holder, what each gets (also the dealer itself), not yet sealed"""
 
     root: bytes
     held: dict[bytes, Held]
 
-    def __repr__(self) -> str:
-        return f"Dealt({len(self.held)})"
+
+_HELD: Final = msgspec.msgpack.Decoder(Held)
+_OPENED: Final = msgspec.msgpack.Decoder(Opened)
 
 
 def _hidden(which: int, half: bytes, salt: bytes) -> bytes:
@@ -99,7 +95,12 @@ def _leaf(slot: int, dealer: bytes, x: int, key: bytes, seed: bytes) -> bytes:
 def deal(
     slot: int, dealer: bytes, secret: bytes, holders: Sequence[bytes], threshold: int, draw: Callable[[int], bytes]
 ) -> Dealt:
-    """Split ``secret`` (64 bytes) for the sorted ``holders``; ``draw(n)`` gives n secret random bytes."""
+    """Split ``secret`` for the sorted ``holders``; ``draw(n)`` gives n secret random bytes.
+
+    raises  ArgumentError  ``share.secret``: not of 64 bytes;  ``shamir.*``
+    """
+    if len(secret) != 2 * HALF_BYTES:
+        raise ArgumentError("share.secret", f"a secret of {len(secret)} bytes; expected {2 * HALF_BYTES}")
     xs = range(1, len(holders) + 1)
     shares = shamir.split(secret, threshold, xs, draw)
     salts = [(draw(HALF_BYTES), draw(HALF_BYTES)) for _ in holders]
@@ -138,9 +139,24 @@ def unseal(sealed: bytes, key: bytes, slot: int, dealer: bytes, holder: bytes) -
     except InvalidTag:
         raise PeerError("share.sealed", f"the share of {dealer.hex()[:16]} cannot be unsealed") from None
     try:
-        return msgspec.msgpack.decode(plain, type=Held)
+        return _HELD.decode(plain)
     except (msgspec.MsgspecError, RecursionError):
         raise PeerError("share.malformed", f"the share of {dealer.hex()[:16]} is no share") from None
+
+
+def encode_opened(opened: Opened) -> bytes:
+    """For the wire."""
+    return msgspec.msgpack.encode(opened)
+
+
+def decode_opened(data: bytes) -> Opened:
+    """raises  PeerError  ``share.malformed``"""
+    if len(data) > SEALED_SHARE_BYTES_MAX:
+        raise PeerError("share.malformed", f"{len(data)} bytes of a half; expected at most {SEALED_SHARE_BYTES_MAX}")
+    try:
+        return _OPENED.decode(data)
+    except (msgspec.MsgspecError, RecursionError):
+        raise PeerError("share.malformed", f"{len(data)} bytes are no half of a share") from None
 
 
 def check_held(held: Held, root: bytes, slot: int, dealer: bytes, position: int, holders: int) -> None:
