@@ -10,15 +10,13 @@ from __future__ import annotations
 
 from functools import partial
 
-import msgspec
 
 from shoal.errors import PeerError
 from shoal.ledger.attempt import Attempt
 from shoal.ledger.body import Check, Nonce, Opened, Share, ShareSet, bitmap, positions
 from shoal.secure import check as checks
 from shoal.secure.participant import Commitments, Step
-from shoal.secure.shares import KEY_HALF, SEED_HALF
-from shoal.secure.shares import Opened as OpenedHalf
+from shoal.secure.shares import KEY_HALF, SEED_HALF, decode_opened, encode_opened
 from shoal.swarm.core import State
 from shoal.swarm.messages import DealtShare, Holds, Opening
 from shoal.swarm.ring_coder import RingCoder
@@ -155,7 +153,7 @@ def open_(state: State) -> None:
         half = privacy.half_of(subject) if subject in privacy.holds else None
         if half is not None:
             kind = SEED_SHARE if half.which == SEED_HALF else KEY_SHARE
-            state.send(clerk(state, position), Opening(state.slot, position, kind, msgspec.msgpack.encode(half)))
+            state.send(clerk(state, position), Opening(state.slot, position, kind, encode_opened(half)))
     _note_opened(state)
 
 
@@ -192,12 +190,12 @@ def on_opening(state: State, peer: bytes, said: Opening) -> None:
         elif said.kind == KEY:
             privacy.take_key(subject, said.data)
         else:
-            half = msgspec.msgpack.decode(said.data, type=OpenedHalf)
+            half = decode_opened(said.data)
             secret = privacy.take_half(subject, peer, half)
             if secret is not None:
                 kind = SEED if half.which == SEED_HALF else KEY
                 state.tell_all(Opening(state.slot, said.subject, kind, secret))
-    except (PeerError, msgspec.MsgspecError) as error:
+    except PeerError as error:
         state.notes.append(f"{peer.hex()[:16]}: {error}")
         return
     if privacy.wanted() != before:
