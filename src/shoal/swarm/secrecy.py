@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from functools import partial
 
-
 from shoal.errors import PeerError
 from shoal.ledger.attempt import Attempt
 from shoal.ledger.body import Check, Nonce, Opened, Share, ShareSet, bitmap, positions
