@@ -86,16 +86,16 @@ def wire(elements: int, path: Path) -> None:
     for n, row, before in zip(numbers, found, [None, *found], strict=False):
         if before is None or before["bits"] != row["bits"]:
             axes.annotate(
-                f"{row['bits']:.0f}-bit ring", (n, row["both legs"]), xytext=(0, -16), textcoords="offset points",
-                fontsize=9, ha="center",
+                f"{row['bits']:.0f}-bit ring", (n, row["both legs"]), xytext=(6, -18), textcoords="offset points",
+                fontsize=9, ha="left",
             )  # fmt: skip
     axes.set_xscale("log")
-    axes.set_xticks(numbers, [str(n) for n in numbers])
+    axes.set_xticks(numbers, [str(n) if n != 16 else "" for n in numbers])
     axes.minorticks_off()
     axes.set_ylim(0, 8.6)
     axes.set_xlabel("participants")
     axes.set_ylabel("bytes sent for each parameter")
-    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(0.0, 0.62))
+    axes.legend(frameon=False, fontsize=9, loc="center right", bbox_to_anchor=(1.0, 0.68))
     style(axes)
     save(figure, path)
 

@@ -12,7 +12,6 @@ from typing import Final
 
 import msgspec
 
-from shoal.diff import residual
 from shoal.diff.clip import kappa
 from shoal.diff.grid import Grid
 from shoal.diff.ring_width import Width, choose_bits
@@ -95,9 +94,7 @@ def ring_of(samples: Sequence[int], elements: int, rms: Float64s | None) -> Ring
     if rms is None:
         return Ring(Width.public(samples, choose_bits(len(samples), faithful=True)), first_scales(grid))
     width = Width.public(samples, choose_bits(len(samples)))
-    # Where residuals carry what clipping cost, the clip may be as tight as is best for one participant.
-    mean_of = 1 if residual.wanted(width.bound) else len(samples)
-    return Ring(width, next_scales(grid, rms, kappa(width.bound, mean_of)))
+    return Ring(width, next_scales(grid, rms, kappa(width.bound, len(samples))))
 
 
 def _units(elements: int, ring: Ring | None) -> int:
