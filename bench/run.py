@@ -1,5 +1,7 @@
 """Run every bench and show the results as tables; with --write also put them into docs/PERFORMANCE.md.
 
+Tables of modules that were not run (--only) stay as they are.
+
 usage: python bench/run.py [--write] [--only WORD] [-- more words for pytest]
 """
 
@@ -114,21 +116,35 @@ def machine() -> str:
     return f"{model}, {count} cores, level {dispatch.level()}, Python {platform.python_version()}, {date.today().isoformat()}"
 
 
-def page(rows: list[dict[str, Any]]) -> str:
-    lines = [MARK, "", f"Machine: {machine()}", ""]
-    for module, part in groups(rows).items():
-        keys = columns(part)
-        lines += [
-            f"## {module}",
-            "",
-            "| bench | median, ms | " + " | ".join(keys) + " |",
-            "|---" * (2 + len(keys)) + "|",
-        ]
-        for row in part:
-            cells = [number(row["extra_info"].get(key, "")) for key in keys]
-            lines.append(f"| {name(row)} | {number(row['stats']['median'] * 1e3)} | " + " | ".join(cells) + " |")
-        lines.append("")
+def sections(text: str) -> dict[str, str]:
+    """The tables of a page by module: text from each heading to the next."""
+    found: dict[str, str] = {}
+    for part in text.split("\n## ")[1:]:
+        module, _, body = part.partition("\n")
+        found[module] = body.strip("\n")
+    return found
+
+
+def section(part: list[dict[str, Any]]) -> str:
+    """The machine, and one table."""
+    keys = columns(part)
+    lines = [
+        f"Machine: {machine()}",
+        "",
+        "| bench | median, ms | " + " | ".join(keys) + " |",
+        "|---" * (2 + len(keys)) + "|",
+    ]
+    for row in part:
+        cells = [number(row["extra_info"].get(key, "")) for key in keys]
+        lines.append(f"| {name(row)} | {number(row['stats']['median'] * 1e3)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def page(old: str, rows: list[dict[str, Any]]) -> str:
+    """The page with the tables of the modules that were run; those of others stay."""
+    head, _, tables = old.partition(MARK)
+    found = sections(tables) | {module: section(part) for module, part in groups(rows).items()}
+    return head + MARK + "\n" + "".join(f"\n## {module}\n\n{found[module]}\n" for module in sorted(found))
 
 
 def main() -> None:
@@ -140,8 +156,7 @@ def main() -> None:
     rows = measure(chosen.only, chosen.more)
     show(rows)
     if chosen.write:
-        head = PAGE.read_text().split(MARK)[0] if PAGE.exists() else "# Performance\n\n"
-        PAGE.write_text(head + page(rows))
+        PAGE.write_text(page(PAGE.read_text() if PAGE.exists() else "# Performance\n\n", rows))
         print(f"written: {PAGE.relative_to(ROOT)}")
 
 
