@@ -207,18 +207,19 @@ def main() -> None:
         said = node.turn()
         if said is not None and "do" in said:
             tell(**do(node, said))
-    while replica.decided < said["until"]:
+    until = said["until"]
+    while replica.decided < until:
         node.turn()
     tell(
-        head=replica.ledger.state.recent[said["until"]][0].hex(),
+        head=replica.ledger.state.recent[until][0].hex(),
         entries_in_memory=replica.held,
         file_bytes=(options.folder / f"ledger-{options.number}.db").stat().st_size,
         refused=dict(replica.counters),
         rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         cpu=time.process_time(),
     )
-    while hear_starter().get("end") is None:
-        pass
+    while said is None or "end" not in said:  # the others may still need this one
+        said = node.turn()
     replica.close()
     wire.close()
 

@@ -97,8 +97,9 @@ SNAPSHOT_BYTES_MAX: Final = 256 * 2**20
 SNAPSHOT_CHUNK_BYTES: Final = 2**20
 #: the highest term and index anybody may speak of: far above any life's worth, and exact in every language's double.
 TERM_MAX: Final = 2**53
-#: how far above ours a peer's term may lie: terms rise by ones, so only a liar jumps, and he must not use them up.
-TERM_JUMP_MAX: Final = 2**32
+#: how far one message may raise our term: terms rise by ones, so only a liar jumps far, and he must not use them up; a
+#: site that was away for years comes nearer by this much with each message.
+TERM_JUMP_MAX: Final = 2**20
 #: unanswered reads at a leader.
 READS_PENDING_MAX: Final = 10_000
 #: pairs of entries kept as evidence of a fork.

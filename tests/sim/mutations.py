@@ -12,10 +12,28 @@ from typing import Any
 
 import msgspec
 from cluster import Cluster, history
+from honest import Honest
 from invariants import Violation
+from trial import trial
 
-from shoal.ledger import core, election, following, install, life, log, membership, quorum, reading, replication
+from shoal.errors import ShoalError
+from shoal.ledger import (
+    admission,
+    certificate,
+    core,
+    election,
+    following,
+    install,
+    life,
+    log,
+    membership,
+    quorum,
+    reading,
+    replication,
+)
+from shoal.ledger.guard import Guard
 from shoal.ledger.message import Append
+from shoal.ledger.validator import Ledger
 
 # --- wrong rules ------------------------------------------------------------------------------------------------------
 
@@ -80,6 +98,22 @@ def skip_prevote(state: core.State) -> None:
     election.become_candidate(state)
 
 
+def same_term(log_: log.Log, m: Append) -> str:
+    """As in plain Raft: index and term, and not the chain."""
+    return "" if log_.term(m.prev_index) == m.prev_term else "no-match"
+
+
+def other_term(state: core.State, m: Append) -> tuple[int, str]:
+    """As in plain Raft: entries of one index and term are the same."""
+    terms = (state.log.term(e.index) == e.term for e in m.entries)
+    return next((n for n, same in enumerate(terms) if not same), len(m.entries)), ""
+
+
+def deaf_to_far(state: core.State, m: Any) -> bool:
+    """A term that is too far is refused, and nothing else."""
+    return bool(m.term > state.term + admission.TERM_JUMP_MAX)
+
+
 TRUE_HARD_STATE = core.State.hard_state
 TRUE_FIRST_NEW = following.first_new
 TRUE_HAS_COMMITTED = membership.has_committed_in_term
@@ -124,11 +158,26 @@ MUTATIONS: dict[str, tuple[str, Patch, ...]] = {
     "no-pre-vote": ("no term unless a majority would vote", (election, "become_precandidate", skip_prevote)),
 }
 
+#: the same for histories in which a member lies (trial.py)
+LIAR_MUTATIONS: dict[str, tuple[str, Patch, ...]] = {
+    "words-unsigned": ("statements carry their author's signature", (certificate, "signature_holds", lambda *_: True)),
+    "seals-unchecked": ("seals are the leader's of the term", (Ledger, "_check_seal", lambda *_: None)),
+    "any-sender": ("the transport knows who sends", (Honest, "is_from", lambda *_: True)),
+    "index-and-term": (
+        "one index and term is one entry only if the chain says so",
+        (following, "previous_fault", same_term),
+        (following, "first_new", other_term),
+    ),
+    "deaf-to-far-terms": ("absurd terms are caught up with", (admission, "is_too_far", deaf_to_far)),
+    "decided-unguarded": ("rules hold at followers too", (Guard, "admit", lambda *_: True)),
+}
+ALL = MUTATIONS | LIAR_MUTATIONS
+
 
 @contextmanager
 def mutated(name: str) -> Iterator[None]:
     """Within, the rule of that name is off."""
-    patches: list[Patch] = list(MUTATIONS[name][1:])  # type: ignore[arg-type]
+    patches: list[Patch] = list(ALL[name][1:])  # type: ignore[arg-type]
     right = [where.__dict__[attribute] for where, attribute, _ in patches]  # type: ignore[attr-defined]
     for where, attribute, wrong in patches:
         setattr(where, attribute, wrong)
@@ -146,10 +195,10 @@ def search(
     with mutated(name):
         for n in range(seeds):
             try:
-                history(first + n, steps)
+                (trial if name in LIAR_MUTATIONS else history)(first + n, steps)
             except Violation as found:
                 return n + 1, found.name
-            except (AssertionError, IndexError, KeyError) as found:
+            except (AssertionError, IndexError, KeyError, ShoalError) as found:
                 return n + 1, f"the core's own check: {type(found).__name__}"
             if progress:
                 progress(n)

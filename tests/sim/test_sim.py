@@ -27,7 +27,7 @@ QUICK = {name: 1500 for name in MUTATIONS if name not in ("vote-forgotten", "ear
 def batches() -> Iterator[dict[int, Future[str]]]:
     """All batches in two processes, started once."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield {first: pool.submit(batch, (first, BATCH, STEPS)) for first in range(0, SEEDS, BATCH)}
+        yield {first: pool.submit(batch, (first, BATCH, STEPS, False)) for first in range(0, SEEDS, BATCH)}
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, BATCH))
@@ -52,7 +52,7 @@ def test_rare_mutation_is_caught(name: str) -> None:
 @pytest.mark.slow
 def test_many_histories_hold() -> None:
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for found in pool.map(batch, [(first, 250, STEPS) for first in range(10_000, 30_000, 250)]):
+        for found in pool.map(batch, [(first, 250, STEPS, False) for first in range(10_000, 30_000, 250)]):
             assert not found, found
 
 

@@ -18,7 +18,23 @@ def envelope_fault(state: State, m: AnyMessage) -> str:
         return "not-for-me"
     if m.sender not in state.roster.current and not is_known(state, m.sender):
         return "unknown-member"
-    return "term-too-far" if m.term > state.term + TERM_JUMP_MAX else ""
+    return ""
+
+
+def is_too_far(state: State, m: AnyMessage) -> bool:
+    """A term that no run of honest elections leads to while we are away for a while: the message is not used.
+
+    We come nearer by the jump that is allowed, though.  Otherwise a liar could lead one honest node so far ahead that
+    another would never listen to it again, even with the liar gone; and so it needs 2**33 messages to use the terms up.
+    """
+    if m.term <= state.term + TERM_JUMP_MAX:
+        return False
+    state.refuse("term-too-far")
+    asks = isinstance(m, AskVote) and (m.pre or election.in_lease(state, m))
+    answers = isinstance(m, GiveVote) and m.pre and m.granted
+    if not (asks or answers or isinstance(m, Hello | Outdated)):
+        state.become_follower(state.term + TERM_JUMP_MAX, NOBODY)
+    return True
 
 
 def is_known(state: State, peer: PeerId) -> bool:

@@ -17,7 +17,8 @@ message alone (`message.fault`), its sender (a member, or introduced), the lives
     Hello           compare              compare              compare              compare, probe
     Outdated        barred               barred               barred               barred, follow
 
-    term above ours  AskVote while a leader is heard: ignored.  Pre-votes: term stays.  Else follow in that term.
+    term above ours  AskVote while a leader is heard: ignored.  Pre-votes: term stays.  Else follow in that term, or, if
+                     it is absurdly far, in one that is nearer to it, and drop the message.
     term below ours  AskVote: refused with our term.  From a leader: told our term.  Else dropped.
     Hello, Outdated  carry a term and never change ours.
 
@@ -181,7 +182,7 @@ class Raft:
         if fault:
             state.refuse(fault)
             return
-        if not life.is_newest(state, m) or not life.is_for_this_life(state, m):
+        if not life.is_newest(state, m) or not life.is_for_this_life(state, m) or admission.is_too_far(state, m):
             return
         kind = type(m)
         if m.term != state.term and not admission.settle_term(state, m, kind):
