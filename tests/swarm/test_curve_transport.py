@@ -8,6 +8,7 @@ import resource
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from random import Random
 from typing import Any
@@ -15,12 +16,12 @@ from typing import Any
 import pytest
 import zmq
 from raw_peer import Proxy, dial, hello, parse, plain_handshake
-from transport_world import CurveWorld, curve_pair, peer_id
+from transport_world import PATIENCE_S, CurveWorld, curve_pair, peer_id
 
 from shoal.address import parse_address
 from shoal.errors import ArgumentError, MachineError
 from shoal.limits import BULK_BACKLOG_BYTES_MAX, CHUNK_BYTES, CONTROL_BYTES_MAX, CONTROL_QUEUE, WINDOW_CHUNKS
-from shoal.swarm import bulk_plane, control_plane, plane, seal
+from shoal.swarm import bulk_plane, connections, control_plane, plane, seal
 from shoal.swarm.control_plane import Keys
 from shoal.swarm.curve_transport import CurveTransport
 from shoal.swarm.frames import CARRY, HELLO, VERSION, WELCOME
@@ -262,8 +263,10 @@ def test_messages_that_nobody_takes_are_a_backlog_too(
     monkeypatch.setattr(plane, "_LOOK_S", 0.0)
     for _ in range(20):
         made.send_multipart([CARRY + bytes(2**20)])
-    while not heard.overdrawn(0.0):  # the node does not poll
-        pass
+    number = world.nodes[0]._control.incoming[peer_id(7)].number
+    end = time.monotonic() + PATIENCE_S
+    while (connections._received(number) or 0) < 20 * 2**20:  # the node does not poll
+        assert time.monotonic() < end
     world.until(lambda: world.said(0, Lost, 7))
     assert world.nodes[0].counters["refused.backlog"] == world.nodes[0].counters["refused.barred"] == 1
 
@@ -274,10 +277,11 @@ def test_what_is_delivered_is_no_backlog(world: CurveWorld, monkeypatch: pytest.
     world.meet()
     world.all_up()
     for node in world.nodes.values():
-        for connections in (node._bulk._heard, node._bulk._made):
-            monkeypatch.setattr(connections, "_backlog_max", 40 * 2**20)
+        for kept in (node._bulk._heard, node._bulk._made):
+            monkeypatch.setattr(kept, "_backlog_max", 40 * 2**20)
     for _ in range(128):
         world.until(lambda: world.nodes[0].send_bulk(peer_id(1), b"h", bytes(CHUNK_BYTES)))
+        world.turn()
     world.until(lambda: len(world.chunks(1)) == 128)
     assert world.nodes[1].counters["refused.backlog"] == 0
 
@@ -394,6 +398,24 @@ def test_chunks_that_do_not_open_end_their_connection_and_it_comes_back(world: C
     world.until(lambda: world.nodes[1].counters["refused.seal"] == 1)
     assert world.chunks(1) == []
     world.all_up()
+
+
+def test_nothing_is_agreed_on_twice_while_nothing_breaks(world: CurveWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[bool] = []
+
+    class Counted(seal.Session):
+        def __init__(self, values: tuple[bytes, ...], *, dialled: bool) -> None:
+            made.append(dialled)
+            super().__init__(values, dialled=dialled)
+
+    monkeypatch.setattr(control_plane, "Session", Counted)
+    for number, listens in enumerate((True, True, False)):
+        world.make(number, listens)
+    world.meet()
+    world.all_up()
+    for _ in range(100):
+        world.turn()
+    assert sorted(made) == 4 * [False] + 4 * [True]  # 0-1 both ways, 2 dials 0 and 1
 
 
 def test_a_session_that_has_sealed_all_it_may_is_renewed(world: CurveWorld) -> None:

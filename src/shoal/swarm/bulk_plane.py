@@ -52,10 +52,10 @@ class BulkPlane(Plane[Session]):
 
     # --- sessions
 
-    def reach(self, peer: bytes, where: tuple[str, int], session: Session) -> None:
+    def reach(self, peer: bytes, where: tuple[str, int], session: Session, now_s: float) -> None:
         """This side dialled the control connection, so it dials this one."""
         before = self._dials.get(peer)
-        self.dial(peer, where, session, self._now_s)
+        self.dial(peer, where, session, now_s)
         if before is not None:  # in vain so far: it may go on less and less often
             self._dials[peer].pause_s = before.pause_s
 

@@ -101,6 +101,7 @@ class Connections:
             known.received, known.delivered = received, 0
             known.debt = max(0.0, known.debt + came - _IDLE_BYTES_PER_S * passed_s)
             if known.debt > self._backlog_max:
+                known.debt = 0.0  # it is told once
                 over.append(number)
         return over
 

@@ -137,7 +137,7 @@ class ControlPlane(Plane[_Party]):
             return
         if dial.peer not in self.outgoing:
             self.settle(dial, taken, dial.key)
-        self._bulk.reach(dial.peer, dial.where, Session(values, dialled=True))
+        self._bulk.reach(dial.peer, dial.where, Session(values, dialled=True), self._now_s)
 
     def carried(self, link: Link[_Party], taken: Taken) -> None:
         if taken.kind == ALIVE:
