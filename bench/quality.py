@@ -52,20 +52,24 @@ def nmse(merged: Float32s, diffs: list[Float32s]) -> float:
     return float(np.sum((merged - mean) ** 2)) / power
 
 
-def secure_nmse(diffs: list[Float32s], bits: int, scale: float = 1.0) -> float:
-    """Of the mean of all, coded in a ring; ``scale``: all clips are wrong by this factor.  Masks cancel: left out."""
+def secure_nmse(diffs: list[Float32s], bits: int, scale: float = 1.0, *, alone: bool = False) -> float:
+    """Of the mean of all, coded in a ring; ``scale``: all clips are wrong by this factor.  Masks cancel: left out.
+
+    alone  of one update instead, in a round planned for all
+    """
     grid, n = Grid.of(len(diffs[0])), len(diffs)
     rid = hashlib.sha256(f"{bits} {n}".encode()).digest()
     seed = hashlib.sha256(b"plan").digest()
-    terms, alone = (Terms.of(n, b, Weighting.UNIFORM, seed) for b in (bits, None))
+    terms, without = (Terms.of(n, b, Weighting.UNIFORM, seed) for b in (bits, None))
     table = Scales(grid, 1.0, np.zeros(grid.blocks, np.float32))
     for _ in range(2):
-        found = _merged(SlotCoding(alone, rid, table, range(n), n), diffs).statistics
+        found = _merged(SlotCoding(without, rid, table, range(n), n), diffs).statistics
         table = scales_after(table, found, terms)
     table = Scales(grid, table.factor, table.clips * np.float32(scale))
-    merged = _merged(SlotCoding(terms, rid, table, range(n), n), diffs).diff
+    survivors = diffs[:1] if alone else diffs
+    merged = _merged(SlotCoding(terms, rid, table, range(n), n), survivors).diff
     assert merged is not None
-    return nmse(merged, diffs)
+    return nmse(merged, survivors)
 
 
 def _merged(coding: SlotCoding, diffs: list[Float32s]):  # type: ignore[no-untyped-def]
