@@ -35,7 +35,7 @@ def test_masked_sum_is_the_plain_sum(n: int, bits: int) -> None:
     assert outcome.diff is not None and error(slot, outcome.diff, outcome.survivors) < 0.02 + step
 
 
-@pytest.mark.parametrize("n", [31, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [31, 100])
 def test_many(n: int) -> None:
     lost = thresholds(n).d_max
     mute, vanished = spread(lost // 2, n, 1), spread(lost - lost // 2, n, 0)
