@@ -81,6 +81,8 @@ def test_known_numbers() -> None:
         (10, {"t": 6, "q": 9, "d_max": 1}, ""),
         (10, {"t": 8, "q": 10, "d_max": 0, "k": 9}, ""),
         (10, {"t": 9, "q": 10, "d_max": 0, "k": 9}, "two honest"),
+        (10, {"k": 7}, "odd degree"),
+        (256, {}, "at most"),
         (10, {"k": -1}, "negative"),
         (10, {"q": 0}, "negative"),
     ],
@@ -92,3 +94,16 @@ def test_numbers_that_are_not_safe_are_refused(n: int, change: dict[str, int], w
             check(n, numbers)
     else:
         check(n, numbers)
+
+
+def test_three_that_may_fail_but_not_lie() -> None:
+    """A quorum of 2 among 3; for 3 only, and only where it is said."""
+    numbers = thresholds(3, "crash")
+    assert fault(3, numbers, crash_only=True) == "" and "need not share" in fault(3, numbers)
+    assert "for 3 only" in fault(4, thresholds(4), crash_only=True)
+    assert "need not share" in fault(3, msgspec.structs.replace(numbers, q=1), crash_only=True)
+
+
+def test_an_odd_degree_would_be_one_less() -> None:
+    """Why it is refused: each participant has as many partners on either side."""
+    assert {len(others) for others in neighbours(IDS[:10], 5, b"seed").values()} == {4}
