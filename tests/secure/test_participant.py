@@ -289,6 +289,20 @@ def test_a_dropped_peer_costs_its_edges() -> None:
     assert np.array_equal(t.unmask(clerk, uploads), t.plain(survivors))
 
 
+def test_who_lacks_a_share_stays_out_of_the_share_set() -> None:
+    """Or it would be asked for a half that it does not have; one that is not in the set needs none."""
+    t = SlotTable(5)
+    dealt = {i: t.people[i].deal() for i in t.ids}
+    me, outside = t.people[t.ids[0]], t.people[t.ids[4]]
+    for dealer in t.ids[1:4]:
+        me.hold(dealer, dealt[dealer][1][t.ids[0]], dealt[dealer][0])
+    refused("slot.unheld", lambda: me.begin(t.ids))
+    assert me.step == Step.HOLD
+    me.begin(t.ids[:4])
+    outside.begin(t.ids[:4])
+    refused("slot.order", outside.upload_streams)
+
+
 def test_a_restarted_participant_sits_out() -> None:
     """Its keys and its journal are here again, its shares are not: it deals, signs, opens and tells nothing."""
     t = SlotTable(5)

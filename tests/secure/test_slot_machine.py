@@ -90,6 +90,8 @@ class SlotMachine(RuleBasedStateMachine):
                     person.begin(self.shared)
                 except PeerError as error:
                     assert error.code == "slot.unheld" and not self.shared <= person.holds
+                else:
+                    assert person.me.id not in self.shared or self.shared <= person.holds
 
     @rule(who=WHO)
     def uploads_words(self, who: int) -> None:
