@@ -108,6 +108,19 @@ def test_an_owner_that_adds_wrongly_gets_no_votes() -> None:
     assert all("vouch" in m.round.state.failure for m in t.members.values())
 
 
+def test_sums_that_could_not_be_checked_are_said() -> None:
+    """A survivor does not vouch: the round ends, and everybody knows what was not checked."""
+    t = table(4)
+    silent = t.members[t.ids[2]].round.state
+    propose = silent.propose
+    silent.propose = lambda key, body: None if key == "check" else propose(key, body)
+    t.run(4000)
+    agree(t)
+    for member in t.members.values():
+        assert member.round.state.unchecked
+        assert sum("are not checked" in note for note in member.round.state.notes) == 1
+
+
 def test_a_participant_with_nan_sits_the_round_out() -> None:
     t = table(4)
     t.members[t.ids[1]].round.state.diff[7] = np.nan

@@ -267,6 +267,8 @@ def passes(state: State, roots: list[bytes]) -> bool | None:
         return None
     if len(told) < len(survivors):
         if state.stalled:
+            if not state.unchecked:
+                state.notes.append("a survivor vanished before it vouched for its upload: the sums are not checked")
             state.unchecked = True
             return True
         return None
