@@ -56,17 +56,24 @@ if platform.machine() in ("x86_64", "AMD64"):
         LEVEL_FLAGS[f"{kernels}_avx512.cpp"] = ["-march=x86-64-v4", "-mprefer-vector-width=512"]
 
 
+def with_headers(source: Path) -> set[Path]:
+    """A source and every header of ours that it includes, directly or not: what its object is made of."""
+    found, open_ = {source}, [source]
+    while open_:
+        here = open_.pop()
+        for name in re.findall(r'^\s*#\s*include\s+"([^"]+)"', here.read_text(), re.MULTILINE):
+            headers = {p for p in (here.parent / name, NATIVE / name) if p.exists()} - found
+            found |= headers
+            open_ += headers
+    return found
+
+
 class BuildNative(build_ext):
-    """build_ext that compiles level files with their own flags, and .cu files with nvcc."""
+    """build_ext that compiles level files with their own flags, .cu files with nvcc, and only what has changed."""
 
     def build_extension(self, ext: Extension) -> None:
-        levels = [s for s in ext.sources if Path(s).name in LEVEL_FLAGS]
         device = [s for s in ext.sources if s.endswith(".cu")]
-        ext.sources = [s for s in ext.sources if s not in levels and s not in device]
-        # The level files take a quarter of a minute each: side by side.
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for objects in pool.map(lambda source: self._compile(ext, source), levels):
-                ext.extra_objects += objects
+        host = [s for s in ext.sources if s.endswith(".cpp")]
         if device:
             try:
                 ext.extra_objects += [self._nvcc(source) for source in device]
@@ -76,21 +83,25 @@ class BuildNative(build_ext):
                     raise
                 self.warn(f"building without CUDA: {error}")
                 return
+        # The level files take a quarter of a minute each: side by side.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            ext.extra_objects += pool.map(lambda source: self._compile(ext, source), host)
+        ext.sources = [s for s in ext.sources if s not in host and s not in device]
+        ext.depends = [*ext.depends, *ext.extra_objects]
         super().build_extension(ext)
 
-    def _compile(self, ext: Extension, source: str) -> list[str]:
-        flags = [*(ext.extra_compile_args or []), *LEVEL_FLAGS[Path(source).name]]
-        newest = max(p.stat().st_mtime for p in [Path(source), Path("setup.py"), *NATIVE.glob("*.h")])
-        target = Path(self.build_temp, source).with_suffix(".o")
-        if target.exists() and target.stat().st_mtime > newest and not self.force:
-            return [str(target)]
-        return self.compiler.compile(
-            [source],
-            output_dir=self.build_temp,
-            include_dirs=ext.include_dirs,
-            extra_postargs=flags,
-            depends=ext.depends,
-        )
+    def _compile(self, ext: Extension, source: str) -> str:
+        folder = Path(self.build_temp, SANITIZE)
+        target = Path(folder, source).with_suffix(".o")
+        newest = max(p.stat().st_mtime for p in {Path("setup.py"), *with_headers(Path(source))})
+        if self.force or not target.exists() or target.stat().st_mtime <= newest:
+            self.compiler.compile(
+                [source],
+                output_dir=str(folder),
+                include_dirs=ext.include_dirs,
+                extra_postargs=[*(ext.extra_compile_args or []), *LEVEL_FLAGS.get(Path(source).name, [])],
+            )
+        return str(target)
 
     def _nvcc(self, source: str) -> str:
         archs = os.environ.get("SHOAL_CUDA_ARCHS", "75 80 86 89 90").split()
@@ -138,7 +149,6 @@ def extensions() -> list[Extension]:
         "shoal.kernels._native",
         sources=sorted(str(p) for p in NATIVE.glob("*.cpp") if p.name in LEVEL_FLAGS or not p.stem.endswith(LEVELS)),
         include_dirs=[str(NATIVE)],
-        depends=sorted(str(p) for p in NATIVE.glob("*.h")),
         extra_compile_args=CXX_FLAGS,
         extra_link_args=LINK_FLAGS,
     )

@@ -34,9 +34,10 @@ int64_t count_of(const Bytes& data, int bits) {
     return count;
 }
 
-char* writable(Bytes& out, int64_t bytes) {
-    check(out.ndim() == 1 && out.writeable() && out.size() == bytes, "out");
-    return reinterpret_cast<char*>(out.mutable_data());
+// As it is: pybind11 would make a Bytes out of another array by copying it.
+char* writable(py::array& out, int64_t bytes) {
+    check(py::isinstance<Bytes>(out) && out.ndim() == 1 && out.writeable() && out.size() == bytes, "out");
+    return static_cast<char*>(out.mutable_data());
 }
 
 const char* chars(const Bytes& x) { return reinterpret_cast<const char*>(x.data()); }
@@ -46,7 +47,7 @@ void check_apart(const char* a, const char* b, int64_t bytes) {
     check(x == y || x + uintptr_t(bytes) <= y || y + uintptr_t(bytes) <= x, "out must not overlap an input in part");
 }
 
-void bind_keystream(const Bytes& key, uint64_t lane, uint64_t first, Bytes out, int threads) {
+void bind_keystream(const Bytes& key, uint64_t lane, uint64_t first, py::array out, int threads) {
     const uint8_t* k = key_of(key);
     char* to = writable(out, out.size());
     const int64_t count = out.size();
@@ -55,7 +56,7 @@ void bind_keystream(const Bytes& key, uint64_t lane, uint64_t first, Bytes out, 
 }
 
 void bind_add_streams(const Bytes& data, int bits, const Bytes& keys, const Signs& signs, uint64_t lane, uint64_t first,
-                      Bytes out, int threads) {
+                      py::array out, int threads) {
     const int64_t count = count_of(data, bits);
     check(keys.ndim() == 2 && keys.shape(1) == KEY_BYTES && signs.ndim() == 1 && signs.size() == keys.shape(0), "keys");
     const Masks masks{keys.data(), signs.data(), keys.shape(0)};
@@ -65,7 +66,7 @@ void bind_add_streams(const Bytes& data, int bits, const Bytes& keys, const Sign
     ring_add_streams(chars(data), bits, masks, lane, first, count, to, threads);
 }
 
-void bind_sum_words(const std::vector<Bytes>& inputs, int bits, Bytes out, int threads) {
+void bind_sum_words(const std::vector<Bytes>& inputs, int bits, py::array out, int threads) {
     check(!inputs.empty() && int64_t(inputs.size()) <= RING_INPUTS_MAX, "number of inputs");
     const int64_t count = count_of(inputs[0], bits);
     char* to = writable(out, inputs[0].size());

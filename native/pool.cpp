@@ -7,11 +7,11 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
+#include <exception>
 #include <mutex>
 #include <new>
 #include <stdexcept>
 #include <string>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -87,7 +87,7 @@ class Pool {
         wanted = std::min(std::max(wanted, helpers), THREADS_MAX);
         try {
             for (; threads < wanted; threads++) std::thread(&Pool::serve, this).detach();
-        } catch (const std::system_error&) {
+        } catch (const std::exception&) {  // no threads left, or no memory for one
         }
     }
 

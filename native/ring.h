@@ -1,10 +1,13 @@
 // Kernels of the ring Z_{2^bits}: keystreams, masks, sums, checks.  The contract of each stands in
 // src/shoal/kernels/reference_ring.py; all levels give the same bits as that file.
 #pragma once
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
 namespace shoal {
+
+static_assert(std::endian::native == std::endian::little, "words and keystreams are little-endian in memory");
 
 constexpr int64_t KEY_BYTES = 32;         // of a ChaCha20 key
 constexpr int64_t BLOCK_BYTES = 64;       // of a ChaCha20 block

@@ -1,7 +1,7 @@
 #include "ring_engine.h"
 
 #include <algorithm>
-#include <mutex>
+#include <atomic>
 
 #include "engine.h"
 #include "pool.h"
@@ -72,12 +72,10 @@ void ring_check_sums(const char* words, int bits, const uint8_t* key, uint64_t l
                      uint64_t* sums, int threads) {
     const RingTable& table = ring();
     std::fill_n(sums, CHECKS, uint64_t(0));
-    std::mutex adding;
     in_pieces(count, threads, PIECE, [&](int64_t begin, int64_t some) {
         uint64_t mine[CHECKS] = {};
         table.check_sums(words + wire_bytes(begin, bits), bits, key, lane, first + uint64_t(begin), some, mine);
-        const std::lock_guard lock(adding);
-        for (int r = 0; r < CHECKS; r++) sums[r] += mine[r];
+        for (int r = 0; r < CHECKS; r++) std::atomic_ref(sums[r]).fetch_add(mine[r], std::memory_order_relaxed);
     });
     if (bits < 64)
         for (int r = 0; r < CHECKS; r++) sums[r] &= (uint64_t(1) << bits) - 1;

@@ -17,7 +17,7 @@ BITS = (8, 12, 16, 32, 64)
 #: around a register's, a block's, a group's and a tile's end at every level; even, for 12 bits
 COUNTS = (0, 2, 14, 16, 18, 62, 64, 66, 126, 254, 256, 258, 1022, 1024, 1026, 4098, 32766, 32770)
 #: in a block, across it, at the ends of 32-bit counters and of what a stream is asked for
-PLACES = (0, 1, 2, 7, 63, 64, 65, 2**36 - 64, 2**36 + 3, 2**38 - 5)
+PLACES = (0, 1, 2, 7, 63, 64, 65, 2**36 - 64, 2**36 + 3, 2**38 - 5, 2**60 - 1)
 
 
 @pytest.fixture(params=levels_available())
@@ -131,6 +131,15 @@ def test_checks_are_the_references_and_add_up(level: str, bits: int) -> None:
     assert np.array_equal(parts & np.uint64(2**bits - 1), whole)
 
 
+@pytest.mark.parametrize("bits", BITS)
+def test_checks_of_any_number_of_words_anywhere(level: str, bits: int) -> None:
+    """Also of none; the largest words; at the last place; ends within a register's words and a piece's."""
+    for count in (0, 2, 6, 30, 62, 66, 1022, 1026, 2050):
+        data = np.full(ring.word_bytes(count, bits), 255, np.uint8)
+        found = ring.check_sums(data, bits, key(4), ring.LANE_CHECK_MORE, 2**60 - 1)
+        assert np.array_equal(found, reference_ring.check_sums(data, bits, key(4), ring.LANE_CHECK_MORE, 2**60 - 1))
+
+
 @pytest.mark.parametrize("bits", (8, 12, 16, 32))
 def test_masked_words_are_uniform(level: str, bits: int) -> None:
     """Chi-square over 256 values of the top byte, 255 degrees of freedom: 330 is exceeded once in 1,000 times."""
@@ -180,6 +189,10 @@ GOOD = np.zeros(48, np.uint8)
         (lambda: Streams.of([bytes(31)], [1]), "streams.keys"),
         (lambda: Streams.of([bytes(32)], [0]), "streams.signs"),
         (lambda: Streams.of([bytes(32)], [1, 1]), "streams.signs"),
+        (lambda: Streams.of([bytes(32)], [257]), "streams.signs"),
+        (lambda: Streams.of([bytes(32)], [1.5]), "streams.signs"),
+        (lambda: ring.add_streams(GOOD, 8, Streams.of([], []), 0, 2**60, GOOD.copy()), "ring.place"),
+        (lambda: ring.check_sums(GOOD, 8, bytes(32), 0, 2**60), "ring.place"),
         (lambda: ring.keystream(bytes(16), 0, 0, GOOD.copy()), "ring.key"),
         (lambda: ring.keystream(bytes(32), 0, 2**64 - 10, GOOD.copy()), "ring.place"),
         (lambda: ring.sum_words([], 8, GOOD.copy()), "ring.inputs"),
@@ -203,3 +216,19 @@ def test_out_is_checked() -> None:
         with pytest.raises(ArgumentError) as raised:
             ring.add_streams(both[:48], 8, Streams.of([], []), 0, 0, out)
         assert raised.value.code == code
+
+
+def test_out_is_apart_from_keys() -> None:
+    """Keys that change under way would give masks that nobody can take away."""
+    keys, data = np.zeros((3, 32), np.uint8), np.zeros(96, np.uint8)
+    streams = Streams(keys, np.ones(3, np.int8))
+    for out in (keys.reshape(-1), np.frombuffer(keys.data, np.uint8)[32:96]):
+        with pytest.raises(ArgumentError) as raised:
+            ring.add_streams(data[: len(out)], 8, streams, 0, 0, out)
+        assert raised.value.code == "ring.overlap"
+
+
+def test_native_code_writes_into_no_copy() -> None:
+    for out in (np.zeros(96, np.uint8)[::2], np.zeros(48, np.int64), np.zeros((48, 1), np.uint8)):
+        with pytest.raises(ValueError):
+            _native.ring_keystream(GOOD[:32], 0, 0, out, 1)

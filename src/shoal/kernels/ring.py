@@ -70,6 +70,8 @@ class Streams:
         """From keys of 32 bytes each."""
         if any(len(key) != KEY_BYTES for key in keys):
             raise ArgumentError("streams.keys", f"a key is not of {KEY_BYTES} bytes")
+        if any(sign not in (1, -1) for sign in signs):
+            raise ArgumentError("streams.signs", "a sign is neither +1 nor -1")
         joined = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), KEY_BYTES)
         return cls(joined, np.array(signs, np.int8))
 
@@ -151,6 +153,8 @@ def add_streams(
 ) -> None:
     words = _words(data, bits, "data")
     to = _out(out, len(words), (words,))
+    if np.may_share_memory(to, streams.keys) or np.may_share_memory(to, streams.signs):
+        raise ArgumentError("ring.overlap", "out overlaps the keys or signs of the streams; expected it apart")
     place = _number(first, "first", 2**60)
     n = dispatch.checked_threads(threads)
     _native.ring_add_streams(words, bits, streams.keys, streams.signs, _number(lane, "lane", 2**64), place, to, n)
