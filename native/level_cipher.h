@@ -18,7 +18,8 @@ namespace shoal {
 namespace {
 
 constexpr int VB = SHOAL_VECTOR_BYTES;
-constexpr int LANES = VB / 4;                         // blocks in a group
+constexpr int LANES = VB / 4;  // blocks in a group
+static_assert(LANES == 4 || LANES == 8 || LANES == 16);
 constexpr int64_t GROUP_BYTES = LANES * BLOCK_BYTES;  // of a stream
 
 typedef uint8_t v8 __attribute__((vector_size(VB)));
@@ -130,8 +131,9 @@ INLINE v32 every_other(v32 a, v32 b) {
     return picked(a, b, [](int l) { return l / 4 * 8 + ODD * 4 + l % 4; });
 }
 
-// From words in registers to the order of the stream: to[GROUP_BYTES], any alignment.
-INLINE void put_in_order(v32* x, char* to) {
+// From words in registers (destroyed) to the order of the stream: put(offset in the group, the VB bytes there) for all.
+template <class Put>
+INLINE void in_order(v32* x, Put put) {
     // Four words of one block into 128 bits: those of block 4 q + i into quarter q of x[4 j + i], j = word / 4.
     for (int j = 0; j < 16; j += 4) {
         const v64 a = v64(alternating<0>(x[j], x[j + 1])), b = v64(alternating<1>(x[j], x[j + 1]));
@@ -140,22 +142,26 @@ INLINE void put_in_order(v32* x, char* to) {
         x[j + 2] = v32(alternating<0>(b, d)), x[j + 3] = v32(alternating<1>(b, d));
     }
     for (int i = 0; i < 4; i++) {
-        const auto put = [&](int block, int part, v32 words) { store(to + block * BLOCK_BYTES + part * VB, words); };
+        const auto give = [&](int block, int part, v32 words) { put(block * BLOCK_BYTES + part * VB, words); };
         if constexpr (LANES == 4) {
-            for (int j = 0; j < 4; j++) put(i, j, x[4 * j + i]);
+            for (int j = 0; j < 4; j++) give(i, j, x[4 * j + i]);
         } else if constexpr (LANES == 8) {
             for (int part = 0; part < 2; part++) {
-                put(i, part, halves<0>(x[8 * part + i], x[8 * part + 4 + i]));
-                put(4 + i, part, halves<1>(x[8 * part + i], x[8 * part + 4 + i]));
+                give(i, part, halves<0>(x[8 * part + i], x[8 * part + 4 + i]));
+                give(4 + i, part, halves<1>(x[8 * part + i], x[8 * part + 4 + i]));
             }
         } else {
-            static_assert(LANES == 4 || LANES == 8 || LANES == 16);
             const v32 a = halves<0>(x[i], x[4 + i]), b = halves<0>(x[8 + i], x[12 + i]);
             const v32 c = halves<1>(x[i], x[4 + i]), d = halves<1>(x[8 + i], x[12 + i]);
-            put(i, 0, every_other<0>(a, b)), put(4 + i, 0, every_other<1>(a, b));
-            put(8 + i, 0, every_other<0>(c, d)), put(12 + i, 0, every_other<1>(c, d));
+            give(i, 0, every_other<0>(a, b)), give(4 + i, 0, every_other<1>(a, b));
+            give(8 + i, 0, every_other<0>(c, d)), give(12 + i, 0, every_other<1>(c, d));
         }
     }
+}
+
+// The same into to[GROUP_BYTES], any alignment.
+INLINE void put_in_order(v32* x, char* to) {
+    in_order(x, [to](int64_t offset, v32 words) { store(to + offset, words); });
 }
 
 // Walks over the groups that hold stream bytes [first, first + count): work(group's block, offset in the group, bytes).

@@ -1,7 +1,7 @@
 // Masks on ring words at one level.  Included by level_ring.h only.
 //
 // All streams of one call are at the same counters, so their words are added up as they come out of the rounds, and put
-// into the order of the stream only once for a group, however many streams there are.
+// into the order of the stream only once for a group, however many streams there are, on the way to the words.
 #pragma once
 #include "level_packing.h"
 
@@ -14,17 +14,19 @@ INLINE v32 added(v32 x, v32 y, bool plus) {
     return plus ? v32(W(x) + W(y)) : v32(W(x) - W(y));
 }
 
-// The sum of all masks over one group, in the order of the stream.
+// Words of 64 bits are two neighbours of the stream: they make one number only in its order.
 template <class W>
-INLINE void masks_of_group(const Masks& masks, uint64_t lane, uint64_t block, char* to) {
-    // Words of 64 bits are two neighbours of the stream: they make one number only in its order.
-    constexpr bool ORDER_EACH = sizeof(W{}[0]) == 8;
+constexpr bool ORDER_FIRST = sizeof(W{}[0]) == 8;
+
+// The sum of all masks over one group: as the rounds leave it, or in the order of the stream (ORDER_FIRST).
+template <class W>
+INLINE void masks_of_group(const Masks& masks, uint64_t lane, uint64_t block, v32* total) {
     const Counters at(block);
-    alignas(64) v32 total[16] = {};
+    for (int w = 0; w < 16; w++) total[w] = v32{};
     for (int64_t i = 0; i < masks.count; i++) {
         alignas(64) v32 x[16];
         rounds(masks.keys + i * KEY_BYTES, lane, at, x);
-        if constexpr (ORDER_EACH) {
+        if constexpr (ORDER_FIRST<W>) {
             alignas(64) char ordered[GROUP_BYTES];
             put_in_order(x, ordered);
             std::memcpy(x, ordered, sizeof x);
@@ -32,26 +34,39 @@ INLINE void masks_of_group(const Masks& masks, uint64_t lane, uint64_t block, ch
         const bool plus = masks.signs[i] > 0;
         for (int w = 0; w < 16; w++) total[w] = added<W>(total[w], x[w], plus);
     }
-    if constexpr (ORDER_EACH)
-        std::memcpy(to, total, GROUP_BYTES);
-    else
-        put_in_order(total, to);
+}
+
+// As in_order, of such a sum.
+template <class W, class Put>
+INLINE void in_order_of(v32* total, Put put) {
+    if constexpr (ORDER_FIRST<W>) {
+        for (int w = 0; w < 16; w++) put(w * VB, total[w]);
+    } else {
+        in_order(total, put);
+    }
 }
 
 template <class W>
 void add_masks(const char* words, const Masks& masks, uint64_t lane, uint64_t first, int64_t bytes, char* out) {
     each_group(first, bytes, [&](uint64_t block, int64_t offset, int64_t some) {
-        alignas(64) char total[GROUP_BYTES];
+        alignas(64) v32 total[16];
         masks_of_group<W>(masks, lane, block, total);
-        int64_t b = 0;
-        for (; b + VB <= some; b += VB) store(out + b, v32(load<W>(words + b) + load<W>(total + offset + b)));
-        if (b < some) {  // a ragged end: bytes beyond it are zero, and dropped
-            alignas(64) char end[VB] = {};
-            std::memcpy(end, words + b, size_t(some - b));
-            alignas(64) char mask[VB] = {};
-            std::memcpy(mask, total + offset + b, size_t(some - b));
-            store(end, v32(load<W>(end) + load<W>(mask)));
-            std::memcpy(out + b, end, size_t(some - b));
+        const auto add = [](const char* from, v32 mask, char* to) { store(to, v32(load<W>(from) + W(mask))); };
+        if (some == GROUP_BYTES) {
+            in_order_of<W>(total, [&](int64_t at, v32 mask) { add(words + at, mask, out + at); });
+        } else {
+            alignas(64) char ordered[GROUP_BYTES];
+            in_order_of<W>(total, [&](int64_t at, v32 mask) { store(ordered + at, mask); });
+            const char* mask = ordered + offset;
+            int64_t b = 0;
+            for (; b + VB <= some; b += VB) add(words + b, load<v32>(mask + b), out + b);
+            if (b < some) {  // a ragged end: bytes beyond it are zero, and dropped
+                alignas(64) char end[VB] = {}, end_mask[VB] = {};
+                std::memcpy(end, words + b, size_t(some - b));
+                std::memcpy(end_mask, mask + b, size_t(some - b));
+                add(end, load<v32>(end_mask), end);
+                std::memcpy(out + b, end, size_t(some - b));
+            }
         }
         words += some, out += some;
     });
@@ -62,11 +77,19 @@ void add_masks12(const char* words, const Masks& masks, uint64_t lane, uint64_t 
     alignas(64) char buffer[VB + GROUP_BYTES];
     char* const group = buffer + VB;
     int64_t left = 0;  // bytes of masks before `group`
+    const auto add = [](const char* from, v16 mask, char* to) { pack12(unpack12(from) + mask, to); };
     each_group(first * 2, count * 2, [&](uint64_t block, int64_t offset, int64_t bytes) {
-        masks_of_group<v16>(masks, lane, block, group);
+        alignas(64) v32 total[16];
+        masks_of_group<v16>(masks, lane, block, total);
+        if (left == 0 && bytes == GROUP_BYTES) {
+            in_order(total, [&](int64_t at, v32 mask) { add(words + at * 3 / 4, v16(mask), out + at * 3 / 4); });
+            words += GROUP_BYTES * 3 / 4, out += GROUP_BYTES * 3 / 4;
+            return;
+        }
+        put_in_order(total, group);
         const char* mask = group + offset - left;
         for (left += bytes; left >= VB; left -= VB) {
-            pack12(unpack12(words) + load<v16>(mask), out);
+            add(words, load<v16>(mask), out);
             mask += VB, words += BYTES12, out += BYTES12;
         }
         std::memmove(group - left, mask, size_t(left));
