@@ -258,9 +258,12 @@ def test_keys_to_come_are_kept_and_overwritten(reopen: Reopen) -> None:
 
 
 def test_overwritten_keys_are_in_no_file(tmp_path: Path) -> None:
+    """Neither where the new ones lie, nor behind them where they are shorter, nor in the log."""
     journal = JournalFile(tmp_path / "journal.db")
-    journal.keep_keys(b"OLD-ROOT" * 4)
-    journal.keep_keys(b"NEW-ROOT" * 4)
+    journal.keep_keys(b"OLD-ROOT" * 60)
+    assert journal.claim(1)
+    for state in (b"NEW-ROOT" * 4, b"ANOTHER." * 60, b"NEW-ROOT"):
+        journal.keep_keys(state)
     everything = b"".join(p.read_bytes() for p in tmp_path.iterdir())
     journal.close()
-    assert b"OLD-ROOT" not in everything and b"NEW-ROOT" in everything
+    assert b"OLD-ROOT" not in everything and b"ANOTHER." not in everything and b"NEW-ROOT" in everything

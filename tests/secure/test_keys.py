@@ -78,6 +78,11 @@ def test_kept_keys_come_back_and_other_bytes_do_not() -> None:
         assert raised.value.code == "key.state" and repr(state[0])[2:20] not in str(raised.value)
 
 
+def test_too_many_bytes_are_not_even_looked_at() -> None:
+    with pytest.raises(InputError, match="expected at most"):
+        decode_epochs(bytes(KEPT_KEYS_BYTES_MAX + 1))
+
+
 @given(st.binary(max_size=400))
 def test_any_bytes_are_kept_keys_or_an_error(data: bytes) -> None:
     try:
