@@ -193,3 +193,9 @@ def test_constraints_pin_every_requirement() -> None:
         wanted += [r for r in extra if name != "gpu"]
     names = {re.match(r"[A-Za-z0-9_.-]+", r).group().lower().replace("_", "-") for r in wanted}  # type: ignore[union-attr]
     assert names - {"shoal"} <= pinned
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """pytest imports them by their bare names: two of one name cannot be collected together."""
+    names = [p.name for p in (ROOT / "tests").rglob("*.py") if p.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names)), sorted({n for n in names if names.count(n) > 1})
