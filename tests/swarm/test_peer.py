@@ -121,7 +121,7 @@ def test_everybody_stops_and_starts_again() -> None:
         same(t)
 
 
-def test_a_site_with_another_model_is_told_so() -> None:
+def test_a_site_with_another_model_holds_up_nobody() -> None:
     t = SwarmTable(4, False)
     odd = t.sites[3]
     odd.crash()

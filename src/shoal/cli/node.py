@@ -15,7 +15,7 @@ from shoal.errors import MachineError, shown
 if TYPE_CHECKING:
     from shoal.config import Site
     from shoal.swarm.door import Ended
-    from shoal.swarm.node import Status
+    from shoal.swarm.node import Node, Status
 
 #: settings of the site, where the command line names none
 SETTINGS = Path("site.toml")
@@ -52,9 +52,9 @@ def node(
     raise running.failed
 
 
-def _first(running: object) -> Status:
+def _first(running: Node) -> Status:
     for _ in range(500):
-        status: Status | None = running.status()  # type: ignore[attr-defined]
+        status = running.status()
         if status is not None:
             return status
         time.sleep(0.02)

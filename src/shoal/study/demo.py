@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -174,12 +175,13 @@ def run_swarm(
     begin = start_file(sites, plan, folder)
     hospitals = Hospitals(folder / "hospitals", [site.name for site in sites], begin, plan.method, tell)
     with hospitals:
+        numbers = count(1)
 
-        def meet(round_: Round, method: str, number: list[int] = [0]) -> list[Path]:  # noqa: B006
-            number[0] += 1
-            if number[0] == when:
+        def meet(round_: Round, method: str) -> list[Path]:
+            number = next(numbers)
+            if number == when:
                 hospitals.kill(victim)
-            elif when and number[0] == when + 1:
+            elif when and number == when + 1:
                 hospitals.start(victim)
                 hospitals.caught_up(victim, when)
                 tell(f"hospital {sites[victim].name} is back, with the model of round {when}")

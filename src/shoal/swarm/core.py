@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from shoal.kernels.ring import Streams
 from shoal.ledger.attempt import Attempt
 from shoal.ledger.body import Body, Vote
 from shoal.ledger.identity import Identity
@@ -67,6 +68,7 @@ class State:
     dealt     its commitments, once dealt;  sealed  its shares, by holder
     waiting   sealed shares whose dealer is not in the ledger yet;  holders  position -> whose shares it says it has
     asked     who asked for a vote, for which survivors
+    streams   what masks the own upload;  removal  what unmasks the sums; made once, each costs a key agreement per edge
     early     openings that came before the survivor certificate
     nonces, check_sums   as told in the ledger: position -> nonce, (author, subject) -> values
     unchecked  a survivor vanished before it vouched, so the sums were not checked
@@ -97,6 +99,8 @@ class State:
     sealed: dict[bytes, bytes] = field(default_factory=dict)
     waiting: dict[bytes, bytes] = field(default_factory=dict)
     holders: dict[int, set[int]] = field(default_factory=dict)
+    streams: Streams | None = None
+    removal: Streams | None = None
     asked: dict[bytes, bytes] = field(default_factory=dict)
     early: list[tuple[bytes, Opening]] = field(default_factory=list)
     nonces: dict[int, bytes] = field(default_factory=dict)
@@ -185,10 +189,6 @@ class State:
             self.actions.append(Compute(name, run))
         return None
 
-    def forget(self, name: str) -> None:
-        """Compute this anew, should somebody ask."""
-        self.results.pop(name, None)
-
     def gather(self, kind: int, subject: int, shard: int, root: bytes, sources: list[bytes]) -> Bytes | None:
         """Shard ``shard`` of a parcel, whole; None while it is still coming.
 
@@ -200,7 +200,8 @@ class State:
             fetch = self.fetches[key] = Fetch(kind, subject, self._gathering(kind, shard, root), sources)
         gathering = fetch.gathering
         if not gathering.hashes and not gathering.complete:
-            offered = self.offers.get((kind, subject))
+            # Taken, not looked at: hashes of another root are not to be hashed again at every turn.
+            offered = self.offers.pop((kind, subject), None)
             if (offered is None or not gathering.name(offered)) and self.due(("hashes", key)):
                 self.actions.append(Send(fetch.source, Want(self.slot, kind, subject, ())))
                 if self.stalled:

@@ -176,6 +176,7 @@ class Node:
         self._ticket: Ticket | None = None
         self._connected: set[bytes] = set()
         self._allowed: dict[bytes, Endpoint] = {}
+        self._changes = -1  # of the membership, when `_allowed` was made
         self._notices: deque[str] = deque(maxlen=_NOTICES)
         self._sent = self._received = 0
         self._snapshot: Status | None = None
@@ -243,7 +244,7 @@ class Node:
         return self._peer.book.arrays
 
     def status(self) -> Status | None:
-        """As of the last turn; None before the first."""
+        """As of the last tick, merge or notice; None before the first."""
         return self._snapshot
 
     def say(self, payload: bytes) -> None:
@@ -282,13 +283,16 @@ class Node:
             now = time.monotonic()
             # A process that was stopped for a while must not see all that time at once as silence of others.
             next_tick = max(next_tick, now - _TICKS_AT_ONCE * tick_s)
+            news = next_tick <= now
             while next_tick <= now:
                 self._peer.tick()
                 next_tick += tick_s
             for out in self._peer.turn():
                 self._act(out)
+                news = news or isinstance(out, Merged | Notice)
             self._allow()
-            self._snapshot = self._look()
+            if news or self._snapshot is None:
+                self._snapshot = self._look()
         if self._replica.leading:
             self._replica.hand_over()
             for out in self._peer.turn():
@@ -357,7 +361,10 @@ class Node:
 
     def _allow(self) -> None:
         """Those may connect that the ledger names, with the keys that it names."""
-        members = self._peer.ledger.registry.members
+        registry = self._peer.ledger.registry
+        if registry.changes == self._changes:
+            return
+        self._changes, members = registry.changes, registry.members
         wanted = {i: Endpoint(m.curve, m.address) for i, m in members.items() if i != self._peer.me.id}
         if wanted != self._allowed:
             self._allowed = wanted

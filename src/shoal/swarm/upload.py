@@ -34,8 +34,9 @@ def upload(state: State) -> None:
     if state.view.attempt.secure and (state.privacy is None or state.privacy.step != Step.MASK):
         return
     if state.own is None:
-        streams = None if state.privacy is None else state.privacy.upload_streams()
-        state.own = state.compute(ENCODE, partial(_encode, state, me, uploaders(state), streams))
+        if state.privacy is not None and state.streams is None:
+            state.streams = state.privacy.upload_streams()
+        state.own = state.compute(ENCODE, partial(_encode, state, me, uploaders(state), state.streams))
         if state.own is None:
             return
         if state.privacy is not None:
@@ -97,7 +98,6 @@ def receipt(state: State) -> None:
 def reduce(state: State) -> None:
     """Merge the survivors' uploads of a shard, name the sum in the ledger, keep it for whoever wants it."""
     attempt, me = state.view.attempt, state.position
-    assert (attempt.survivors is not None and me is not None) or not list(duties(state))
     for shard in duties(state):
         if me in attempt.shards.get(shard, {}):
             continue
@@ -106,12 +106,11 @@ def reduce(state: State) -> None:
             whole = {p: part for p, part in parts.items() if part is not None}
             if len(whole) < len(parts):
                 continue
-            streams = None
-            if attempt.secure:
+            if attempt.secure and state.removal is None:
                 if state.privacy is None or state.privacy.step != Step.OPEN or any(state.privacy.wanted()):
                     continue
-                streams = state.privacy.removal()
-            found = state.compute(f"reduce {shard}", partial(_sum, state, shard, whole, streams))
+                state.removal = state.privacy.removal()
+            found = state.compute(f"reduce {shard}", partial(_sum, state, shard, whole, state.removal))
             if found is None:
                 continue
             state.sums[shard] = found
