@@ -4,7 +4,7 @@
     WELCOME  likewise
     CARRY    header and body of a chunk, sealed
 
-The first part of each is kind || counter.  Nothing here is under CURVE, which moves half as fast (docs/adr/0012).  The
+The first part of each is kind || counter.  Nothing here is under CURVE: one seal is enough (docs/adr/0012).  The
 gate lets in only who shows the ticket of a session, once; the first frame that does not open ends its connection.  A
 session serves one connection: when that has ended or did not come about, the dialler asks for another.
 """
