@@ -1,4 +1,4 @@
-"""The transport over ZeroMQ: TCP, CURVE on every connection, two planes on two ports."""
+"""The transport over ZeroMQ: TCP on two ports, control under CURVE, chunks sealed under keys agreed over it."""
 
 from __future__ import annotations
 
