@@ -125,6 +125,7 @@ FILE_MODULES = {
     "ledger/key_file.py": "private keys, mode 0600",
     "ledger/sqlite_file.py": "the durable store",
     "swarm/node.py": "the model in force and its statistics",
+    "swarm/checkup.py": "asks the kernel about memory and CPU; reads the card",
     "secure/journal_file.py": "decisions that must survive a restart",
     "merge/outer.py": "the optimisers' state file",
     "merge/custom.py": "reads the user's own rule file",
@@ -156,6 +157,7 @@ SOCKET_MODULES = {
     "swarm/bulk_plane.py",
     "swarm/curve_transport.py",
     "swarm/door.py",
+    "swarm/checkup.py",  # asks for the version of libzmq
     "study/hospitals.py",
 }
 

@@ -155,6 +155,11 @@ POLL_HANDSHAKES_MAX: Final = 64
 #: bytes of one sealed share: secret, salt, the path in a tree of LEDGER_MEMBERS_MAX leaves, tag.
 SEALED_SHARE_BYTES_MAX: Final = 1024
 
+#: chunks that a node sends in a row when it is asked how fast bytes go, half of the queue of a connection; and seconds
+#: in which one peer gets no more than one such row and one chunk: 18 MiB a second, even where it asks without end.
+PROBE_CHUNKS_MAX: Final = 8
+PROBE_PAUSE_S: Final = 0.5
+
 #: bytes of a site file: all members as peers, each with a path and an address, and comments.
 SITE_FILE_BYTES_MAX: Final = 256 * 2**10
 #: globs of tensors that a site keeps to itself.
@@ -189,3 +194,4 @@ assert BULK_BACKLOG_BYTES_MAX > 2 * BULK_QUEUE * SEALED_CHUNK_BYTES_MAX
 assert CONTROL_BYTES_MAX <= POLL_BYTES_MAX and SEALED_CHUNK_BYTES_MAX <= POLL_BYTES_MAX
 assert EPOCHS_KEPT_MAX * (2 * 34 + 2 * 9 + 1) + 8 <= KEPT_KEYS_BYTES_MAX
 assert WINDOW_CHUNKS <= WANTS_MAX and WINDOW_CHUNKS <= WINDOW_CHUNKS_ALL
+assert PROBE_CHUNKS_MAX <= BULK_QUEUE // 2

@@ -114,6 +114,10 @@ class CurveTransport:
                 self._control.reach(peer, endpoint, where, time.monotonic())
         self._peers = good
 
+    def ways(self, peer: bytes) -> tuple[bool, bool]:
+        """Which control connections with this peer are up: (this side dialled, the peer dialled)."""
+        return peer in self._control.outgoing, peer in self._control.incoming
+
     def send(self, peer: bytes, data: bytes) -> bool:
         self._check_thread()
         if not 0 < len(data) <= CONTROL_BYTES_MAX:

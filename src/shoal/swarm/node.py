@@ -36,6 +36,7 @@ from shoal.swarm.book import Book
 from shoal.swarm.core import Patience
 from shoal.swarm.keyring import Keyring
 from shoal.swarm.peer import Compute, Merged, Notice, Outgoing, Peer, SendBulk, SendControl
+from shoal.swarm.probe import PROBE, Host, Out, decode
 from shoal.swarm.replica import Replica
 from shoal.swarm.transport import Back, Bulk, Endpoint, Lost, Received, Transport
 
@@ -169,6 +170,7 @@ class Node:
         book = self._open_book(model_path)
         keyring = Keyring(secrets.token_bytes, journal.keep_keys, journal.keys() or b"")
         self._peer = Peer(me, self._replica, book, journal, keyring, secrets.token_bytes, times.patience())
+        self._host = Host(lambda: self._peer.ledger, lambda: time.time_ns() // 1_000_000)
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._worker = ThreadPoolExecutor(1, "shoal-worker")
         self._stopping = threading.Event()
@@ -303,14 +305,29 @@ class Node:
     def _heard(self, event: object) -> None:
         if isinstance(event, Received):
             self._received += len(event.data)
-            self._peer.heard(event.peer, event.data)
+            if event.data[:1] == PROBE:
+                said = decode(event.data)
+                self._answer([] if said is None else self._host.heard(event.peer, said, time.monotonic()))
+            else:
+                self._peer.heard(event.peer, event.data)
         elif isinstance(event, Bulk):
             self._received += len(event.body)
-            self._peer.bulk(event.peer, event.header, event.body)
+            if event.header[:1] == PROBE:
+                self._answer(self._host.chunk(event.peer, event.header))
+            else:
+                self._peer.bulk(event.peer, event.header, event.body)
         elif isinstance(event, Back):
             self._connected.add(event.peer)
         elif isinstance(event, Lost):
             self._connected.discard(event.peer)
+
+    def _answer(self, answers: list[Out]) -> None:
+        """Send what a member that examines this one asked for (probe.py); what cannot be sent is asked for again."""
+        for out in answers:
+            if len(out) == 2:
+                self._transport.send(*out)
+            else:
+                self._transport.send_bulk(*out)
 
     def _act(self, out: Outgoing) -> None:
         if isinstance(out, SendControl):

@@ -1,0 +1,98 @@
+"""Sites as `shoal keys`, `init` and `join` leave them, made in this process: folders with keys, card, settings, ledger."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import numpy as np
+
+from shoal.config import Site, read_site
+from shoal.ledger.body import Genesis, Policy
+from shoal.ledger.sqlite_store import SqliteStore
+from shoal.model.digest import model_digest
+from shoal.model.file import ModelFile
+from shoal.model.layout import Layout
+from shoal.model.model import save
+from shoal.swarm.card import make_card, write_card
+from shoal.swarm.founding import Founded, found_swarm
+from shoal.swarm.replica import found
+from shoal.swarm.site_keys import create_pair
+
+_PORTS = itertools.count(41_000 + os.getpid() % 9_000, 2)
+TIMES = """
+[times]
+tick_ms = 20
+election_ms = 300
+progress_timeout_s = 2.0
+straggler_grace_s = 0.5
+submit_wait_s = 60
+"""
+
+
+def free_port() -> int:
+    """A port that is free now, with the next one."""
+    for port in _PORTS:
+        try:
+            for one in (port, port + 1):
+                with socket.socket() as tried:
+                    tried.bind(("127.0.0.1", one))
+        except OSError:
+            continue
+        return port
+    raise AssertionError
+
+
+class SiteFolders:
+    """names  of the sites, all of them first members"""
+
+    def __init__(self, folder: Path, names: tuple[str, ...], secure: bool = False, model: Path | None = None) -> None:
+        self.folder, self.names = folder, names
+        self.model = model or folder / "base.onnx"
+        if model is None:
+            rng = np.random.default_rng(0)
+            save({"w": rng.standard_normal(3000).astype(np.float32), "steps": np.array([3], np.int64)}, self.model)
+        made = []
+        for name in names:
+            port = free_port()
+            place = folder / name
+            place.mkdir(mode=0o700)
+            address = f"tcp://127.0.0.1:{port}"
+            pair = create_pair(place / "identity.pem", place / "curve.pem")
+            card = make_card(name, address, *pair)
+            (place / f"{name}.card").write_text(write_card(card))
+            (place / "site.toml").write_text(f'name = "{name}"\nlisten = "{address}"\n{TIMES}')
+            made.append((pair, card))
+        with ModelFile.open(self.model) as file:
+            layout, base = Layout.of_file(file).digest, model_digest(file)
+        policy = Policy(secure, "mean", 1, 3 if secure else 2, 2)
+        cards = tuple(card.card for _, card in made)
+        self.founded: Founded = found_swarm(made[0][0][0], Genesis("test", bytes(16), policy, layout, base, cards), 0)
+        for name in names:
+            data = folder / name / "data"
+            data.mkdir(mode=0o700)
+            store = SqliteStore(data / "ledger.db")
+            found(store, self.founded.entry)
+            store.close()
+
+    def clone(self, folder: Path) -> SiteFolders:
+        """A copy for one test: making keys and ledgers takes a while."""
+        made = copy.copy(self)
+        shutil.copytree(self.folder, folder)
+        made.folder, made.model = folder, folder / self.model.name
+        return made
+
+    def settings(self, name: str) -> Path:
+        return self.folder / name / "site.toml"
+
+    def site(self, name: str) -> Site:
+        return read_site(self.settings(name))
+
+    def add(self, name: str, text: str) -> None:
+        """More settings, before the tables."""
+        path = self.settings(name)
+        path.write_text(text + "\n" + path.read_text())
