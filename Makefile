@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 NATIVE_SOURCES := setup.py $(wildcard native/*.cpp native/*.h native/cuda/*) $(wildcard src/shoal/model/*.pyx src/shoal/model/*.pxi)
 
-.PHONY: build demo test slow lint format bench plots fuzz sim docs lock clean
+.PHONY: build demo test slow faults lint format bench plots fuzz sim docs lock clean
 .DELETE_ON_ERROR:
 
 # The requirements of an extra, read from pyproject.toml (pip alone would build the project anew to tell them).
@@ -48,10 +48,14 @@ demo: $(VENV)/.demo
 	$(BIN)/shoal demo $(ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not faults" $(ARGS)
 
 slow: $(VENV)/.test fuzz
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m "slow and not faults" $(ARGS)
+
+# one role: ARGS="-k leader"; processes stopped for a minute: ARGS="--pause 60"; the table as JSON: ARGS="--table faults.json"
+faults: $(VENV)/.test
+	$(BIN)/python -m pytest tests/faults -m faults $(ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -18,6 +18,7 @@ RANKS = {
     "domain": 1,
     "address": 1,
     "exchange_key": 1,
+    "failpoint": 2,
     "thresholds": 2,
     "config": 2,
     "kernels": 2,

@@ -71,8 +71,10 @@ def _catch_signals() -> None:
 def _run(words: list[str], debug: bool) -> int:
     try:
         # Here, not at the top: a signal that comes while the commands are loaded is caught, too.
+        from shoal import failpoint
         from shoal.cli.commands import app
 
+        failpoint.arm()
         code = app(args=words, prog_name="shoal", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except BrokenPipeError:

@@ -16,6 +16,7 @@ from typing import Final
 
 import msgspec
 
+from shoal import failpoint
 from shoal.errors import InputError, MachineError
 from shoal.ledger.entry import GENESIS_PREV, Entry, decode_entry, encode_entry, entry_hash
 from shoal.ledger.log_store import Extent, LogStore, Step
@@ -113,6 +114,7 @@ class SqliteStore(LogStore):
             raise MachineError("store.broken", f"{self.path}: a write failed before; open the ledger again")
         first = self._first
         try:
+            failpoint.reach("ledger.append.before")
             self._connection.execute("BEGIN IMMEDIATE")
             if step.restart:
                 self._connection.execute("DELETE FROM entries")
@@ -125,7 +127,9 @@ class SqliteStore(LogStore):
             self._connection.executemany("INSERT INTO entries VALUES (?, ?, ?)", rows)
             head = Head(after.hard, after.compacted, first, after.last_index, after.last_term, after.last_hash)
             self._put_head("extent", msgspec.msgpack.encode(head))
+            failpoint.reach("ledger.append.inside")
             self._connection.execute("COMMIT")
+            failpoint.reach("ledger.append.after")
         except FAILURES as error:
             self._broken = True
             raise damaged(self.path, error) from None

@@ -16,6 +16,7 @@ import stat
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from shoal import failpoint
 from shoal.errors import ArgumentError, InputError, MachineError, ShoalError, shown
 
 #: bytes moved at once where the kernel cannot copy between two files by itself.
@@ -252,7 +253,9 @@ class Output:
                 self._rename(sibling, name)
                 # On the disk, too, a model must never come before its data.
                 self._sync_folder()
+            failpoint.reach("model.rename.before")
             self._rename(*named[-1])
+            failpoint.reach("model.rename.after")
         except OSError as error:
             raise machine_error(error, "finish", self.path) from error
         try:

@@ -16,6 +16,7 @@ import stat
 from pathlib import Path
 from typing import Any, Final
 
+from shoal import failpoint
 from shoal.errors import InputError, MachineError, shown
 from shoal.limits import JOURNAL_SLOTS_KEPT
 from shoal.secure.journal import checked_slot, checked_state
@@ -143,7 +144,9 @@ class JournalFile:
 
     def _put(self, kind: str, slot: int, subject: bytes, value: bytes) -> None:
         row = (kind, slot, subject, value, _sum(kind, slot, subject, value))
+        failpoint.reach("journal.write.before")
         self._do("INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?)", *row)
+        failpoint.reach("journal.write.after")
 
     def _run(self, statement: str, *values: object) -> sqlite3.Cursor:
         return self._connection.execute(statement, values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from shoal import failpoint
 from shoal.domain import hashed
 from shoal.errors import PeerError
 from shoal.ledger.attempt import Attempt
@@ -56,6 +57,7 @@ def gather(state: State) -> None:
         data = state.gather(MERGED, shard, shard, root, [p for p in (*told, *others) if p != state.me.id])
         if data is not None:
             state.sums[shard] = Parcel(data, state.merged_cuts(shard))
+            failpoint.reach("gather.shard")
             merged.append(data)
     if len(merged) < len(roots):
         return
@@ -67,13 +69,16 @@ def gather(state: State) -> None:
             state.propose("wrong sum", Complaint(state.slot, state.failure))
         if not passed:
             return
+        failpoint.reach("check.pass")
     state.model = state.compute("decode", partial(_decode, state, merged)) or b""
 
 
 def _decode(state: State, merged: list[Bytes]) -> bytes:
     attempt = state.view.attempt
     uploaders = set(attempt.shared or ()) if attempt.secure else set(range(attempt.size))
-    return state.settle(state.coder.decode(merged, uploaders, attempt.survivors or set()))
+    model = state.settle(state.coder.decode(merged, uploaders, attempt.survivors or set()))
+    failpoint.reach("vote.settle")
+    return model
 
 
 def vote(state: State) -> None:
@@ -84,6 +89,7 @@ def vote(state: State) -> None:
     for to in {state.coordinator, state.view.leader} - {b""}:
         if state.view.attempt.position(to) is not None and state.due(("vote", to)):
             signed = sign(model_statement(state.view.attempt.rid, root, state.model), state.me)
+            failpoint.reach("vote.send")
             state.send(to, ModelVote(state.slot, root, state.model, signed.signature))
 
 
@@ -105,4 +111,5 @@ def certify(state: State) -> None:
     for name, votes in state.votes.items():
         root, model = name[1:33], name[33:]
         if name[:1] == b"M" and model == state.model and len(votes) >= state.view.attempt.plan.thresholds.q:
+            failpoint.reach("commit.propose")
             state.propose(("model", name), ModelCertificate(state.slot, root, model, collect(votes)))

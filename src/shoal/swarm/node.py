@@ -26,6 +26,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from shoal import failpoint
 from shoal.errors import ArgumentError, InputError, MachineError, ShoalError, shown
 from shoal.ledger.core import Options
 from shoal.ledger.identity import Identity
@@ -263,8 +264,9 @@ class Node:
         try:
             self._loop()
         except ShoalError as error:
-            self.failed = error
-            self._tell(Notice("fault", f"this node stops: {error}"))
+            self._fail(error)
+        except Exception as error:  # a fault of ours, or of the machine where nobody expects one: never a dead thread
+            self._fail(MachineError("node.internal", f"{type(error).__name__}: {error}"))
         finally:
             if self._ticket is not None:
                 self._ticket.end(self.failed or MachineError("node.stopped", "the node was stopped"))
@@ -273,6 +275,10 @@ class Node:
                 self._replica.close()
             self._journal.close()
             self._transport.close()
+
+    def _fail(self, error: ShoalError) -> None:
+        self.failed = error
+        self._tell(Notice("fault", f"this node stops: {error}"))
 
     def _loop(self) -> None:
         tick_s, next_tick = self._times.tick_s, time.monotonic()
@@ -296,6 +302,7 @@ class Node:
             if news or self._snapshot is None:
                 self._snapshot = self._look()
         if self._replica.leading:
+            failpoint.reach("handover")
             self._replica.hand_over()
             for out in self._peer.turn():
                 self._act(out)
@@ -331,9 +338,11 @@ class Node:
 
     def _act(self, out: Outgoing) -> None:
         if isinstance(out, SendControl):
+            failpoint.reach("send.control")
             if self._transport.send(out.to, out.data):
                 self._sent += len(out.data)
         elif isinstance(out, SendBulk):
+            failpoint.reach("send.bulk")
             if self._transport.send_bulk(out.to, out.header, out.chunk):
                 self._sent += len(out.chunk)
         elif isinstance(out, Compute):
@@ -454,6 +463,7 @@ def _write_private(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        failpoint.reach("statistics.rename.before")
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):

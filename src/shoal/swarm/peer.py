@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
+from shoal import failpoint
 from shoal.diff.residual import Residual
 from shoal.errors import PeerError, ShoalError, shown
 from shoal.ledger.body import Abort, Body, Check, Complaint, ModelCertificate, Nonce, RoundPlan
@@ -280,6 +281,7 @@ class Peer:
         if isinstance(body, Nonce | Check) and body.slot in self.rounds:
             self.rounds[body.slot].decided(author, body)
         elif isinstance(body, ModelCertificate):
+            failpoint.reach("commit.decided")
             self._certified[body.slot] = body
             for old in sorted(self._certified)[: -2 - _LINGERING]:
                 del self._certified[old]
@@ -298,6 +300,7 @@ class Peer:
         slot, policy = attempt.plan.slot, self.ledger.policy
         if self.book.digest != attempt.plan.base:
             return
+        failpoint.reach("plan.open")
         assert policy is not None
         try:
             details, ring = plan.check_plan(attempt.plan, self.book.layout, self.book.rms, policy.secure)
@@ -374,6 +377,7 @@ class Peer:
         if self.book.digest == certified or certified != self.ledger.model:
             return
         coder = round_.state.coder
+        failpoint.reach("adopt.before")
         if not self.book.adopt(certified):
             if self._due(("differs", slot)):
                 self._note(
@@ -390,6 +394,7 @@ class Peer:
         if round_.state.privacy is not None:
             round_.state.privacy.forget()
         self._keyring.erase_before(slot + 1)
+        failpoint.reach("adopt.after")
         self._finish(took_part)
 
     def _carry(self, coder: RingCoder, round_: Round, took_part: bool) -> None:
@@ -451,6 +456,7 @@ class Peer:
             return
         if not self._due(("plan", ledger.slot_next)):
             return
+        failpoint.reach("plan.propose")
         try:
             self.propose(plan.make_plan(ledger, self.book.layout, self.book.rms, fresh, self._draw(32)))
         except ShoalError as error:
@@ -481,6 +487,7 @@ class Peer:
         state = self._catch_up.whole()
         if state is None:
             return
+        failpoint.reach("catchup.restore")
         try:
             self.book.restore(state, ledger.model)
         except ShoalError as error:

@@ -29,6 +29,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from shoal import failpoint
 from shoal.errors import ArgumentError, InputError, PeerError, ShoalError
 from shoal.ledger.body import Body
 from shoal.ledger.certificate import check_now, checked_before
@@ -351,8 +352,10 @@ class Replica:
             self._hard = None
         elif ready.hard_state is not None:
             self._hard_ticks = 0
+        failpoint.reach("replica.send")
         for message in ready.messages:
             send(message)
+        failpoint.reach("replica.apply")
         done: list[Decided | Jumped] = []
         if ready.snapshot is not None:
             done.append(Jumped(ready.snapshot.index))
@@ -374,6 +377,7 @@ class Replica:
         if state and fill >= 1:
             snapshot = self._raft.compact(index, state)
             self._store.save_snapshot(snapshot)
+            failpoint.reach("ledger.snapshot")
             self._store.compact(index)
             self._taken = (index, b"")
         elif not state and fill >= 2 / 3 and self.decided > log.floor:

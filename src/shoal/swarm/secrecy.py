@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from shoal import failpoint
 from shoal.errors import PeerError
 from shoal.ledger.attempt import Attempt
 from shoal.ledger.body import Check, Nonce, Opened, Share, ShareSet, bitmap, positions
@@ -38,6 +39,7 @@ def deal(state: State) -> None:
         return
     if privacy.step == Step.DEAL:
         state.dealt, state.sealed = privacy.deal()
+        failpoint.reach("share.claim")
     if state.dealt is None or privacy.step != Step.HOLD:
         return
     if me not in state.view.attempt.shares:
@@ -68,6 +70,7 @@ def hold(state: State) -> None:
         except PeerError as error:
             state.notes.append(str(error))
             continue
+        failpoint.reach("share.hold")
         state.progress()
     held = {p for p in attempt.shares if _id(attempt, p) in privacy.holds}
     if state.due(("holds", tuple(sorted(held)))):
@@ -96,6 +99,7 @@ def share_set(state: State) -> None:
         return
     found = mutual(members, state.holders)
     if found == everybody or (state.stalled and len(found) >= attempt.floor):
+        failpoint.reach("share.set")
         state.propose("share-set", ShareSet(state.slot, bitmap(found, attempt.size)))
 
 
@@ -131,6 +135,7 @@ def certify(state: State) -> None:
     if privacy is None or attempt.survivors is None or privacy.step != Step.MASK:
         return
     privacy.certify(_id(attempt, p) for p in sorted(attempt.survivors))
+    failpoint.reach("open.certify")
     for peer, said in state.early:
         on_opening(state, peer, said)
     state.early.clear()
@@ -142,6 +147,7 @@ def open_(state: State) -> None:
     if privacy is None or privacy.step != Step.OPEN or attempt.survivors is None or me is None:
         return
     if me in attempt.survivors and state.due("seed"):
+        failpoint.reach("open.seed")
         state.tell_all(Opening(state.slot, me, SEED, privacy.own_seed()))
     seeds, keys = privacy.wanted()
     for subject in sorted(keys | (seeds if state.stalled else frozenset())):
@@ -151,6 +157,7 @@ def open_(state: State) -> None:
             continue
         half = privacy.half_of(subject) if subject in privacy.holds else None
         if half is not None:
+            failpoint.reach("open.half")
             kind = SEED_SHARE if half.which == SEED_HALF else KEY_SHARE
             state.send(clerk(state, position), Opening(state.slot, position, kind, encode_opened(half)))
     _note_opened(state)
@@ -210,6 +217,7 @@ def tell_nonce(state: State) -> None:
     if privacy is None or privacy.step != Step.OPEN or me is None or me in attempt.nonces:
         return
     if state.dealt is not None and len(attempt.shards) == len(attempt.plan.shards):
+        failpoint.reach("check.nonce")
         state.propose("nonce", Nonce(state.slot, privacy.nonce))
 
 
@@ -241,6 +249,7 @@ def vouch(state: State, roots: list[bytes]) -> None:
         return
     told = state.compute(f"vouch {found[0].hex()[:8]}", partial(_vouched, state, *found))
     if told is not None:
+        failpoint.reach("check.vouch")
         state.propose("check", Check(state.slot, me, 0, told))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shoal import failpoint
 from shoal.errors import PeerError
 from shoal.ledger.attempt import Attempt
 from shoal.ledger.body import SurvivorCertificate, Vote, bitmap, positions
@@ -27,6 +28,7 @@ def ask(state: State) -> None:
         return
     survivors = arrived_everywhere(attempt)
     if len(survivors) >= attempt.floor and state.due(("ask", tuple(sorted(survivors)))):
+        failpoint.reach("survivors.ask")
         said = AskVote(state.slot, bitmap(survivors, attempt.size))
         state.tell_all(said)
         state.send(state.me.id, said)
@@ -51,6 +53,7 @@ def answer(state: State) -> None:
         elif asked <= arrived_everywhere(attempt) and _ready(state):
             del state.asked[peer]
             if _may_sign(state, asked, survivors):
+                failpoint.reach("survivors.sign")
                 signed = vote(survivors_statement(attempt.rid, survivors), state.me)
                 state.send(peer, SurvivorVote(state.slot, survivors, signed.signature))
 
@@ -88,4 +91,5 @@ def certify(state: State) -> None:
     """With a quorum of votes for one set, put it into the ledger."""
     for name, votes in state.votes.items():
         if name[:1] == b"U" and len(votes) >= state.view.attempt.plan.thresholds.q:
+            failpoint.reach("survivors.certify")
             state.propose(("survivors", name), SurvivorCertificate(state.slot, name[1:], collect(votes)))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Final
 
+from shoal import failpoint
 from shoal.errors import PeerError
 from shoal.kernels.ring import Streams
 from shoal.ledger.body import Masked, Receipt, Shard, bitmap
@@ -41,15 +42,19 @@ def upload(state: State) -> None:
             return
         if state.privacy is not None:
             state.privacy.commit(state.own.root)
+        failpoint.reach("upload.commit")
     if me not in state.view.attempt.masked:
         state.propose("masked", Masked(state.slot, state.own.root))
     if state.due("offer"):
+        failpoint.reach("upload.offer")
         state.tell_all(Offer(state.slot, UPLOAD, me, state.own.hashes))
 
 
 def _encode(state: State, me: int, among: set[int], streams: Streams | None) -> Parcel:
     assert state.diff is not None
-    return Parcel(state.coder.encode(me, state.diff, among, streams), state.all_cuts)
+    coded = Parcel(state.coder.encode(me, state.diff, among, streams), state.all_cuts)
+    failpoint.reach("upload.encode")
+    return coded
 
 
 def duties(state: State) -> Iterator[int]:
@@ -92,6 +97,7 @@ def receipt(state: State) -> None:
             continue
         arrived = {p for p in attempt.masked if _part(state, shard, p) is not None}
         if arrived == uploaders(state) or (state.stalled and len(arrived) >= attempt.floor):
+            failpoint.reach("receipt.propose")
             state.propose(("receipt", shard), Receipt(state.slot, shard, bitmap(arrived, attempt.size)))
 
 
@@ -114,6 +120,7 @@ def reduce(state: State) -> None:
             if found is None:
                 continue
             state.sums[shard] = found
+            failpoint.reach("sum.propose")
             state.tell_all(Offer(state.slot, MERGED, shard, found.hashes))
         state.propose(("shard", shard), Shard(state.slot, shard, state.sums[shard].root, len(attempt.survivors or ())))
 
@@ -122,4 +129,5 @@ def _sum(state: State, shard: int, parts: Mapping[int, Bytes], streams: Streams 
     merged = state.coder.reduce(shard, parts, streams)
     if merged.size != state.coder.sizes[shard]:
         raise PeerError("shard.size", f"shard {shard} has {merged.size} bytes; expected {state.coder.sizes[shard]}")
+    failpoint.reach("sum.compute")
     return Parcel(merged, state.merged_cuts(shard))
