@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shoal.config import Peer, Site, Times, read_site
+from shoal.config import Metrics, Peer, Site, Times, read_site
 from shoal.errors import InputError, MachineError
 from shoal.limits import SITE_FILE_BYTES_MAX
 
@@ -27,6 +27,9 @@ address = "tcp://10.0.0.2:7700"
 
 [[peers]]
 card = "east.card"
+
+[metrics]
+listen = "127.0.0.1:9100"
 
 [times]
 tick_ms = 50
@@ -57,6 +60,7 @@ def test_every_setting(tmp_path: Path) -> None:
         ("head.*",),
         (Peer(f"{at}/south.card", "tcp://10.0.0.2:7700"), Peer(f"{at}/east.card")),
         Times(50, 500, 5.0, 2.5, 60.0),
+        Metrics("127.0.0.1:9100"),
     )
 
 

@@ -58,6 +58,12 @@ class Peer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     address: _Address = ""
 
 
+class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """listen  where Prometheus may ask, "127.0.0.1:9100"; "" for nowhere.  Whoever reaches it is told."""
+
+    listen: _Address = ""
+
+
 class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The settings, paths as written; ``read_site`` makes them absolute.
 
@@ -72,6 +78,7 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exclude   globs of tensors that stay at this site; they must give the layout that the genesis names
     peers     who to find first
     times     see Times
+    metrics   see Metrics
     """
 
     name: _Name
@@ -84,6 +91,7 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exclude: Annotated[tuple[_Glob, ...], Meta(max_length=SITE_GLOBS_MAX)] = ()
     peers: Annotated[tuple[Peer, ...], Meta(max_length=LEDGER_MEMBERS_MAX)] = ()
     times: Times = Times()
+    metrics: Metrics = Metrics()
 
 
 def read_site(path: Path) -> Site:
@@ -155,8 +163,9 @@ def _check_names(name: str, text: str, tables: dict[str, Any]) -> None:
 
 def _structs(tables: dict[str, Any]) -> list[tuple[type[Any], dict[str, Any]]]:
     found: list[tuple[type[Any], dict[str, Any]]] = [(Site, tables)]
-    if isinstance(tables.get("times"), dict):
-        found.append((Times, tables["times"]))
+    for name, kind in (("times", Times), ("metrics", Metrics)):
+        if isinstance(tables.get(name), dict):
+            found.append((kind, tables[name]))
     peers = tables.get("peers")
     return found + [(Peer, peer) for peer in (peers if isinstance(peers, list) else []) if isinstance(peer, dict)]
 

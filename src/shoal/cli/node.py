@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shoal.cli.show import Format, line, note, print_json, table
+from shoal.cli.log import Log, LogForm
+from shoal.cli.show import Format, line, print_json, table
 from shoal.errors import MachineError, shown
 
 if TYPE_CHECKING:
@@ -30,26 +32,59 @@ def node(
         Path | None,
         typer.Option("--model", "-m", help="The swarm's base model; needed at the first start.", readable=False),
     ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option("--metrics", metavar="HOST:PORT", help="Where Prometheus may ask; else as the settings say."),
+    ] = None,
+    log: Annotated[LogForm, typer.Option("--log", help="text, or json: one object a line.")] = LogForm.text,
 ) -> None:
-    """Run this site's node: it takes part in rounds until it is stopped (Ctrl-C, SIGTERM), and goes on where it was."""
+    """Run this site's node: it takes part in rounds until it is stopped (Ctrl-C, SIGTERM), and goes on where it was.
+
+    Stopped, it hands over what it leads and leaves; the swarm goes on, and the site catches up when it is back.
+    """
     from shoal.config import read_site
     from shoal.swarm.door import Door
     from shoal.swarm.site import open_node
 
     site = read_site(settings)
     running = open_node(site, model)
-    running.on_notice = lambda notice: note(f"{time.strftime('%H:%M:%S')} {notice.level}: {shown(notice.text, 500)}")
-    with running, Door(running, Path(site.data)):
+    said = Log(log, site.name, lambda: _round(running))
+    running.on_notice = said.notice
+    where = site.metrics.listen if metrics is None else metrics
+    with running, Door(running, Path(site.data)), _metrics(running, site.name, where):
         status = _first(running)
-        note(f"{time.strftime('%H:%M:%S')} {shown(site.name)} of {shown(status.swarm)}: round {status.round}")
-        said = status.round
-        while running.failed is None:
-            time.sleep(0.2)
-            now = running.status()
-            if now is not None and now.round != said:
-                said = now.round
-                note(f"{time.strftime('%H:%M:%S')} round {said} certified, model {now.model[:16]}")
+        said.say("info", f"{site.name} of {status.swarm}: round {status.round}", "node.started")
+        seen, leader = status.round, ""
+        try:
+            while running.failed is None:
+                time.sleep(0.2)
+                now = running.status()
+                assert now is not None
+                leads = next((m.name for m in now.members if m.leads), "")
+                if leads != leader:
+                    leader = leads
+                    told = f"{leads} leads, term {now.term}" if leads else "nobody leads"
+                    said.say("info", told, "leader.changed")
+                if now.round != seen:
+                    seen = now.round
+                    said.say("info", f"round {now.round} certified, model {now.model[:16]}", "round.certified")
+        except BaseException:
+            said.say("info", f"{site.name} leaves", "node.stopped")
+            raise
     raise running.failed
+
+
+def _round(running: Node) -> int:
+    status = running.status()
+    return 0 if status is None else status.round
+
+
+def _metrics(running: Node, site: str, listen: str) -> AbstractContextManager[object]:
+    if not listen:
+        return nullcontext()
+    from shoal.swarm.metrics import Metrics
+
+    return Metrics(running.status, site, listen)
 
 
 def _first(running: Node) -> Status:

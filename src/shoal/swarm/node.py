@@ -17,7 +17,7 @@ import queue
 import secrets
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,15 +36,18 @@ from shoal.secure.journal import Journal
 from shoal.swarm.book import Book
 from shoal.swarm.core import Patience
 from shoal.swarm.keyring import Keyring
-from shoal.swarm.peer import Compute, Merged, Notice, Outgoing, Peer, SendBulk, SendControl
+from shoal.swarm.peer import ABORTED, Compute, Merged, Notice, Outgoing, Peer, SendBulk, SendControl
 from shoal.swarm.probe import PROBE, Host, Out, decode
 from shoal.swarm.replica import Replica
+from shoal.swarm.stages import Stages
 from shoal.swarm.transport import Back, Bulk, Endpoint, Lost, Received, Transport
 
 MODEL_FILE: Final = "certified.onnx"
 STATISTICS_FILE: Final = "statistics"
 #: ticks that one turn catches up at most: after a stopped process time does not count
 _TICKS_AT_ONCE: Final = 3
+#: code of the notice that a member is connected
+CONNECTED: Final = "member.connected"
 #: notices kept for `shoal status`
 _NOTICES: Final = 50
 
@@ -126,7 +129,10 @@ class MemberStatus(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """What `shoal status` shows.  phase: of the open attempt, "" if none is;  model: digest of the one in force."""
+    """What `shoal status` shows.  phase: of the open attempt, "" if none is;  model: digest of the one in force.
+
+    Since the node started: seconds by phase (stages.py), rounds by result, notices by level.
+    """
 
     id: str
     swarm: str
@@ -143,6 +149,9 @@ class Status(msgspec.Struct, frozen=True):
     members: list[MemberStatus]
     notices: list[str]
     refused: dict[str, int]
+    seconds: dict[str, float] = {}
+    results: dict[str, int] = {}
+    told: dict[str, int] = {}
 
 
 class Node:
@@ -182,6 +191,9 @@ class Node:
         self._changes = -1  # of the membership, when `_allowed` was made
         self._notices: deque[str] = deque(maxlen=_NOTICES)
         self._sent = self._received = 0
+        self._stages = Stages()
+        self._results: Counter[str] = Counter()
+        self._told: Counter[str] = Counter()
         self._snapshot: Status | None = None
         self.on_notice: Callable[[Notice], None] = lambda _notice: None
         self.failed: ShoalError | None = None
@@ -278,7 +290,7 @@ class Node:
 
     def _fail(self, error: ShoalError) -> None:
         self.failed = error
-        self._tell(Notice("fault", f"this node stops: {error}"))
+        self._tell(Notice("fault", f"this node stops: {error}", error.code))
 
     def _loop(self) -> None:
         tick_s, next_tick = self._times.tick_s, time.monotonic()
@@ -298,6 +310,7 @@ class Node:
             for out in self._peer.turn():
                 self._act(out)
                 news = news or isinstance(out, Merged | Notice)
+            self._stages.at(self._phase(), time.monotonic())
             self._allow()
             if news or self._snapshot is None:
                 self._snapshot = self._look()
@@ -325,8 +338,15 @@ class Node:
                 self._peer.bulk(event.peer, event.header, event.body)
         elif isinstance(event, Back):
             self._connected.add(event.peer)
+            self._tell(Notice("info", f"{self._name(event.peer)} is connected", CONNECTED, peer=event.peer))
         elif isinstance(event, Lost):
             self._connected.discard(event.peer)
+            told = f"the connection with {self._name(event.peer)} is lost"
+            self._tell(Notice("warning", told, "member.lost", peer=event.peer))
+
+    def _name(self, who: bytes) -> str:
+        member = self._peer.ledger.registry.members.get(who)
+        return shown(member.name) if member is not None else who.hex()[:16]
 
     def _answer(self, answers: list[Out]) -> None:
         """Send what a member that examines this one asked for (probe.py); what cannot be sent is asked for again."""
@@ -363,6 +383,7 @@ class Node:
         self._do(lambda: self._peer.computed(out.slot, out.name, result))
 
     def _merged(self, out: Merged) -> None:
+        self._results["merged" if out.took_part else "missed"] += 1
         arrays, rms = self._peer.book.arrays, self._peer.book.rms
         ticket, self._ticket = self._ticket, None
         self._worker.submit(self._keep, Outcome(out.round, out.digest, out.took_part, arrays), rms, ticket)
@@ -376,13 +397,17 @@ class Node:
             self._file.save(self._folder / MODEL_FILE)
             _write_private(self._folder / STATISTICS_FILE, b"" if rms is None else outcome.digest + rms.tobytes())
         except ShoalError as error:
-            notice = Notice("fault", f"the certified model is not kept: {error}")
+            notice = Notice("fault", f"the certified model is not kept: {error}", error.code)
             self._do(lambda: self._tell(notice))
         if ticket is not None:
             ticket.end(outcome)
 
     def _tell(self, notice: Notice) -> None:
-        self._notices.append(f"{notice.level}: {notice.text}")
+        if notice.code != CONNECTED:  # what goes well would drown the rest
+            self._notices.append(f"{notice.level}: {notice.text}")
+        self._told[notice.level] += 1
+        if notice.code == ABORTED:
+            self._results["aborted"] += 1
         self.on_notice(notice)
 
     def _allow(self) -> None:
@@ -396,10 +421,15 @@ class Node:
             self._allowed = wanted
             self._transport.allow(wanted)
 
+    def _phase(self) -> str:
+        """Of the open attempt, as far as this node follows it; "" if there is none."""
+        attempt = self._peer.ledger.attempt
+        round_ = self._peer.rounds.get(attempt.plan.slot) if attempt is not None else None
+        return "" if round_ is None else round_.phase.name
+
     def _look(self) -> Status:
         ledger, peer = self._peer.ledger, self._peer
         attempt = ledger.attempt
-        round_ = peer.rounds.get(attempt.plan.slot) if attempt is not None else None
         members = [
             MemberStatus(
                 m.name,
@@ -417,7 +447,7 @@ class Node:
             self._replica.term,
             self._replica.decided,
             -1 if attempt is None else attempt.plan.slot,
-            "" if round_ is None else round_.phase.name,
+            self._phase(),
             peer.book.digest != ledger.model,
             peer.update is not None,
             peer.book.digest.hex(),
@@ -426,6 +456,9 @@ class Node:
             members,
             list(self._notices),
             dict(peer.refused + self._replica.counters + self._transport.counters),
+            dict(self._stages.seconds),
+            dict(self._results),
+            dict(self._told),
         )
 
     # --- files --------------------------------------------------------------------------------------------------------

@@ -39,6 +39,8 @@ from shoal.swarm.round import Round
 
 #: how often `turn` goes over everything before it lets the node send what there is
 _PASSES_MAX: Final = 16
+#: code of the notice that an attempt was given up
+ABORTED: Final = "round.aborted"
 #: finished rounds whose sums are still served to those that are behind
 _LINGERING: Final = 1
 
@@ -80,10 +82,19 @@ class Merged:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A line for the operator.  ``level``: "info", "warning" or "fault"."""
+    """A line for the operator.
+
+    level  "info", "warning" or "fault"
+    code   stable dotted reason, for programs; "" where there is only the text
+    slot   which attempt it is about; -1 if none
+    peer   which member; b"" if none
+    """
 
     level: str
     text: str
+    code: str = ""
+    slot: int = -1
+    peer: bytes = b""
 
 
 Outgoing = SendControl | SendBulk | Compute | Merged | Notice
@@ -213,8 +224,8 @@ class Peer:
     def _say(self, to: bytes, said: AnySaid) -> None:
         self._send(to, messages.encode_said(said))
 
-    def _note(self, level: str, text: str) -> None:
-        self._out.append(Notice(level, text))
+    def _note(self, level: str, text: str, code: str = "", slot: int = -1) -> None:
+        self._out.append(Notice(level, text, code, slot))
 
     def _due(self, key: object) -> bool:
         """Whether something is to be said now: not said yet, or long enough ago."""
@@ -290,7 +301,7 @@ class Peer:
             self._prepared.clear()
         elif isinstance(body, Abort):
             self.rounds.pop(body.slot, None)
-            self._note("warning", f"round given up in slot {body.slot}: {shown(body.reason)}")
+            self._note("warning", f"round given up in slot {body.slot}: {shown(body.reason)}", ABORTED, body.slot)
 
     def _open(self) -> None:
         """A round for the open attempt, if there is none yet."""
@@ -307,7 +318,7 @@ class Peer:
             coder = plan.coder_of(attempt, details, ring, policy.rule)
         except PeerError as error:
             self._bad_plans.add(slot)
-            self._note("fault", str(error))
+            self._note("fault", str(error), error.code, slot)
             if attempt.position(self.me.id) is not None:
                 self.propose(Complaint(slot, str(error)[:200]))
             return
@@ -327,12 +338,12 @@ class Peer:
         """This node's secrets of the slot; None if it has none (any more): then it looks on."""
         keys, known = self._keyring.secrets(slot), slot_of(self.ledger)
         if keys is None or known is None:
-            self._note("warning", f"slot {slot}: no keys for it here; this site looks on")
+            self._note("warning", f"slot {slot}: no keys for it here; this site looks on", "slot.keys", slot)
             return None
         try:
             return Participant(self.me.id, known, keys, self._journal, self._draw)
         except ShoalError as error:
-            self._note("fault", f"slot {slot}: {error}")
+            self._note("fault", f"slot {slot}: {error}", error.code, slot)
             return None
 
     def _view(self, attempt: Any) -> View:
@@ -351,13 +362,14 @@ class Peer:
         for action in round_.take():
             self._act(slot, action)
         for note in round_.state.notes:
-            self._note("warning", f"slot {slot}: {note}")
+            self._note("warning", f"slot {slot}: {note}", "slot.note", slot)
         round_.state.notes.clear()
         if round_.state.sits_out and self._due(("sits out", slot)):
-            self._note("warning", f"this site sits slot {slot} out: {round_.state.sits_out}")
+            told = f"this site sits slot {slot} out: {round_.state.sits_out}"
+            self._note("warning", told, "slot.sits_out", slot)
             self.update = None
         if round_.state.failure and self._due(("failure", slot)):
-            self._note("fault", f"slot {slot}: {round_.state.failure}")
+            self._note("fault", f"slot {slot}: {round_.state.failure}", "slot.failure", slot)
         if round_.finished:
             self._adopt(slot, round_)
 
@@ -384,6 +396,8 @@ class Peer:
                     "fault",
                     f"slot {slot}: model {round_.state.model.hex()[:16]} came out here, "
                     f"{certified.hex()[:16]} was certified; fetching that one",
+                    "model.differs",
+                    slot,
                 )
             return
         me = round_.state.position
@@ -412,7 +426,8 @@ class Peer:
     def _finish(self, took_part: bool) -> None:
         if self.update is not None:
             if not took_part:
-                self._note("warning", "this site's update came too late for the round; it starts anew from the merge")
+                told = "this site's update came too late for the round; it starts anew from the merge"
+                self._note("warning", told, "update.late")
             self.update = None
         self._out.append(Merged(self.ledger.round, self.book.digest, took_part))
 
@@ -439,7 +454,9 @@ class Peer:
         if self.book.digest != ledger.model:
             # Whoever leads must have the model that a plan is made on.
             if self._prepared and self._due("hand over"):
-                self._note("warning", "this site leads, but has not the certified model: another shall lead")
+                self._note(
+                    "warning", "this site leads, but has not the certified model: another shall lead", "leader.model"
+                )
                 self.replica.hand_over()
             return
         fresh = {
@@ -460,7 +477,7 @@ class Peer:
         try:
             self.propose(plan.make_plan(ledger, self.book.layout, self.book.rms, fresh, self._draw(32)))
         except ShoalError as error:
-            self._note("fault", f"no plan: {error}")
+            self._note("fault", f"no plan: {error}", error.code)
 
     def _publish(self) -> None:
         """Publish keys for the slots to come."""
@@ -492,7 +509,7 @@ class Peer:
             self.book.restore(state, ledger.model)
         except ShoalError as error:
             self._catch_up.distrust()
-            self._note("warning", f"model of round {ledger.round} from a peer: {error}")
+            self._note("warning", f"model of round {ledger.round} from a peer: {error}", error.code)
             return
-        self._note("info", f"fetched model {ledger.model.hex()[:16]} of round {ledger.round}")
+        self._note("info", f"fetched model {ledger.model.hex()[:16]} of round {ledger.round}", "model.fetched")
         self._finish(took_part=False)
