@@ -240,7 +240,7 @@ class SwarmBuilder:
             for at in present:
                 self.say(Nonce(slot, nonces[at]), people[at])
             for at in present:
-                self.say(Check(slot, at, 0, seed("check", slot, at) * 2), people[at])
+                self.say(Check(slot, at, 0, survivors, seed("check", slot, at) * 2), people[at])
         root, model = seed("root", slot), seed("model", slot)
         statement = model_statement(attempt.rid, root, model)
         votes = collect({people[at].id: vote(statement, people[at]) for at in present[:q]})

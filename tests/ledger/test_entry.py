@@ -111,8 +111,8 @@ def test_the_same_ledger_has_the_same_bytes() -> None:
     assert built.entries[0].prev == GENESIS_PREV == ZERO_DIGEST
     whole = hashlib.sha256(b"".join(map(encode_entry, built.entries))).hexdigest()
     assert built.genesis.hex() == "fafcac53840bbb039ccba3687f22a50becdb6c0fb9bb4a2a6049213e524fa413"
-    assert whole == "e9e834064ab2009826212839e2fce58e443fe0b8d024872b529359f1529e752c"
+    assert whole == "6f0fc1a9b1b973c4673ecd42a4988e65dbfd341e97cb53c79f5dc91db9724894"
     assert (
         hashlib.sha256(built.ledger.encode()).hexdigest()
-        == "24276bfc8b6849053dcc3ca71c8dfe501ee1c683e92ee89466cef853cc7f372b"
+        == "a82ce2f48cd2da9a42f5d12c304751f15f3e2f7892e378d20f77bdc313f9b3db"
     )

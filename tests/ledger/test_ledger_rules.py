@@ -550,11 +550,26 @@ def test_shards_nonces_checks() -> None:
     refuses(built, Nonce(slot, nonce), "ledger.nonce", people[2])
     built.say(Nonce(slot, nonce), people[0])
     refuses(built, Nonce(slot, nonce), "ledger.twice", people[0])
-    refuses(built, Check(slot, 1, 0, b"x"), "ledger.set", people[0])
-    refuses(built, Check(slot, 0, 6, b"x"), "ledger.set", people[0])
-    built.say(Check(slot, 0, 0, b"x"), people[0])
-    refuses(built, Check(slot, 0, 0, b"y"), "ledger.twice", people[0])
-    built.say(Check(slot, 0, 5, b"x"), people[0])
+    told = bitmap([0], 5)
+    assert "of more than 1" in refuses(built, Check(slot, 0, 0, told, b"x"), "ledger.nonces", people[0])
+    built.say(Nonce(slot, seed("nonce", slot, people[3].id)), people[3])
+    refuses(built, Nonce(slot, seed("nonce", slot, people[1].id)), "ledger.set", people[1])
+    # made before the last nonce came
+    refuses(built, Check(slot, 0, 0, told, b"x"), "ledger.nonces", people[0])
+    told = bitmap([0, 3], 5)
+    refuses(built, Check(slot, 1, 0, told, b"x"), "ledger.set", people[0])
+    refuses(built, Check(slot, 2, 6, told, b"x"), "ledger.set", people[0])
+    refuses(built, Check(slot, 2, 0, told, b"x"), "ledger.set", people[0])
+    refuses(built, Check(slot, 0, 1, told, b"x"), "ledger.set", people[0])
+    built.say(Check(slot, 0, 0, told, b"x"), people[0])
+    refuses(built, Check(slot, 0, 0, told, b"y"), "ledger.twice", people[0])
+    # the first check fixed the challenge
+    refuses(built, Nonce(slot, seed("nonce", slot, people[2].id)), "ledger.order", people[2])
+    refuses(built, Check(slot, 2, 0, bitmap([0, 2, 3], 5), b"x"), "ledger.nonces", people[2])
+    built.say(Check(slot, 2, 0, told, b"x"), people[2])
+    built.say(Check(slot, 2, 5, told, b"x"), people[0])
+    built.say(Check(slot, 2, 5, told, b"x"), people[1])
+    refuses(built, Check(slot, 2, 5, told, b"y"), "ledger.twice", people[1])
 
 
 def model_of(built: SwarmBuilder, voters: list[Identity], root: bytes, model: bytes) -> ModelCertificate:
@@ -589,7 +604,7 @@ def test_in_the_clear_there_is_nothing_to_share() -> None:
     for body in (Share(slot, seed(1), seed(2), seed(3)), ShareSet(slot, ALL)):
         refuses(built, body, "ledger.order", people[0])
     built, slot, people = in_phase("Shard", secure=False)
-    for body in (Opened(slot, ALL, NONE), Nonce(slot, seed(1)), Check(slot, 0, 0, b"x")):
+    for body in (Opened(slot, ALL, NONE), Nonce(slot, seed(1)), Check(slot, 0, 0, NONE, b"x")):
         refuses(built, body, "ledger.order", people[0])
 
 

@@ -7,6 +7,7 @@ import pytest
 from round_table import RoundTable
 
 from shoal.diff.grid import Grid
+from shoal.swarm.core import Patience
 from shoal.swarm.ring_coder import RingCoder, first_scales
 
 ELEMENTS = 5000
@@ -113,7 +114,7 @@ def test_sums_that_could_not_be_checked_are_said() -> None:
     t = table(4)
     silent = t.members[t.ids[2]].round.state
     propose = silent.propose
-    silent.propose = lambda key, body: None if key == "check" else propose(key, body)
+    silent.propose = lambda key, body: None if key[0] == "check" else propose(key, body)
     t.run(4000)
     agree(t)
     for member in t.members.values():
@@ -127,3 +128,20 @@ def test_a_participant_with_nan_sits_the_round_out() -> None:
     t.run(4000)
     assert agree(t) == [0, 2, 3]
     assert t.members[t.ids[1]].round.state.sits_out
+
+
+@pytest.mark.parametrize("silent", [None, 0, 3])
+def test_nodes_of_different_patience_have_one_challenge(silent: int | None) -> None:
+    """Some wait for nonces long, some hardly: the first check in the ledger says which count."""
+    t = table(5)
+    for at, member in enumerate(t.members.values()):
+        state = member.round.state
+        state.patience = Patience(retry=1 + at % 3, grace=(2, 40, 9, 25, 3)[at], give_up=900)
+    if silent is not None:
+        state = t.members[t.ids[silent]].round.state
+        propose = state.propose
+        state.propose = lambda key, body: None if key == "nonce" else propose(key, body)
+    t.run(4000)
+    agree(t)
+    assert t.attempt.nonces <= set(range(5)) - {silent} and len(t.attempt.nonces) > 1
+    assert t.attempt.checks

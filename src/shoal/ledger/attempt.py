@@ -42,6 +42,7 @@ class Attempt(msgspec.Struct):
     shares     position -> what it dealt                 masked     position -> root of its upload
     receipts   shard -> position -> who arrived there    shards     shard -> position -> root of the sum
     shared     V1, None before the share-set             survivors  U, None before the certificate
+    nonces     survivors whose nonces are told; no more once there is a check
     checks     (author, subject, part)
     """
 
@@ -205,9 +206,15 @@ def _shard(attempt: Attempt, speaker: Speaker, body: Shard) -> None:
 
 
 def _nonce(attempt: Attempt, speaker: Speaker, body: Nonce) -> None:
+    """The first check fixes the challenge, with the nonces of survivors that stand before it: one for everybody."""
     _only_secure(attempt)
+    survivors = _after_survivors(attempt)
     if len(attempt.shards) < len(attempt.plan.shards):
         raise _refuse("order", "before the sum of every shard is told")
+    if attempt.checks:
+        raise _refuse("order", "after the first check: the challenge stands, and this nonce is not in it")
+    if speaker.position not in survivors:
+        raise _refuse("set", "the author did not survive: its nonce does not count")
     share = attempt.shares.get(speaker.position)
     who = attempt.plan.participants[speaker.position].member
     if share is None or digest("nonce", le64(body.slot), who, body.nonce) != share.nonce_commitment:
@@ -222,6 +229,13 @@ def _check(attempt: Attempt, speaker: Speaker, body: Check) -> None:
     survivors = _after_survivors(attempt)
     if body.subject not in survivors or body.part > len(attempt.plan.shards):
         raise _refuse("set", "check of a participant that did not survive, or of no shard")
+    if (body.part == 0) != (speaker.position == body.subject):
+        raise _refuse("set", "a participant vouches for the whole of its own update, and for shards of others'")
+    nonces, t = _set_of(attempt, body.nonces, "the nonces"), attempt.plan.thresholds.t
+    if nonces != attempt.nonces:
+        raise _refuse("nonces", f"made with {len(nonces)} nonces, not with the {len(attempt.nonces)} of the challenge")
+    if len(nonces) <= t:
+        raise _refuse("nonces", f"{len(nonces)} nonces; of more than {t}, one at least is of somebody honest")
     key = (speaker.position, body.subject, body.part)
     if key in attempt.checks:
         raise _refuse("twice", "the author has told these check scalars already")

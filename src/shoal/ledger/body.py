@@ -258,10 +258,15 @@ class Nonce(OfSlot, frozen=True):
 
 
 class Check(OfSlot, frozen=True):
-    """Check scalars of ``subject`` (a position): of its whole update, or (shard + 1) of one shard."""
+    """Check scalars of ``subject`` (a position): part 0, the author's own of its whole update; part shard + 1, those
+    that another vouches for, of one shard.
+
+    nonces  whose nonces the challenge was made with: those that stand before the attempt's first check
+    """
 
     subject: Small
     part: Count
+    nonces: Bitmap
     values: Annotated[bytes, Meta(min_length=1, max_length=1024)]
 
 

@@ -12,7 +12,7 @@ from shoal.ledger.body import Complaint, ModelCertificate, Vote
 from shoal.ledger.certificate import collect, model_statement
 from shoal.ledger.certificate import vote as sign
 from shoal.ledger.identity import signature_holds
-from shoal.swarm import secrecy
+from shoal.swarm import vouching
 from shoal.swarm.core import State
 from shoal.swarm.messages import MERGED, ModelVote
 from shoal.swarm.parcel import DOMAIN, Bytes, Parcel
@@ -62,8 +62,8 @@ def gather(state: State) -> None:
     if len(merged) < len(roots):
         return
     if attempt.secure and not state.view.certified:
-        secrecy.vouch(state, roots)
-        passed = secrecy.passes(state, roots)
+        vouching.vouch(state, roots)
+        passed = vouching.passes(state, roots)
         if passed is False:
             state.failure = "the sums are not what the survivors vouch for: this node does not vote for them"
             state.propose("wrong sum", Complaint(state.slot, state.failure))

@@ -70,7 +70,7 @@ class State:
     asked     who asked for a vote, for which survivors
     streams   what masks the own upload;  removal  what unmasks the sums; made once, each costs a key agreement per edge
     early     openings that came before the survivor certificate
-    nonces, check_sums   as told in the ledger: position -> nonce, (author, subject) -> values
+    nonces, check_sums   as told in the ledger: position -> nonce, (author, subject, part) -> values
     unchecked  a survivor vanished before it vouched, so the sums were not checked
     notes     lines for the operator
     inbox     where what this node says to itself goes
@@ -104,7 +104,7 @@ class State:
     asked: dict[bytes, bytes] = field(default_factory=dict)
     early: list[tuple[bytes, Opening]] = field(default_factory=list)
     nonces: dict[int, bytes] = field(default_factory=dict)
-    check_sums: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    check_sums: dict[tuple[int, int, int], bytes] = field(default_factory=dict)
     unchecked: bool = False
     notes: list[str] = field(default_factory=list)
     inbox: Callable[[bytes, AnySaid], None] = lambda _peer, _said: None

@@ -27,7 +27,7 @@ from typing import Any, Final
 from shoal.errors import ShoalError
 from shoal.ledger.attempt import Attempt
 from shoal.ledger.body import Abort, Body, Check, Nonce
-from shoal.swarm import commit, secrecy, survive, upload
+from shoal.swarm import commit, secrecy, survive, upload, vouching
 from shoal.swarm.actions import Action
 from shoal.swarm.core import State, View
 from shoal.swarm.messages import (
@@ -95,7 +95,8 @@ PHASES: Final[dict[Phase, tuple[Duty, ...]]] = {
     ),
     Phase.REDUCE: (secrecy.certify, secrecy.open_, *_OWN, _give_up),
     Phase.COMMIT: (
-        secrecy.certify, secrecy.open_, *_OWN, secrecy.tell_nonce, commit.gather, commit.vote, commit.certify, _give_up,
+        secrecy.certify, secrecy.open_, *_OWN,
+        vouching.tell_nonce, commit.gather, commit.vote, commit.certify, _give_up,
     ),
     Phase.LINGER: (commit.gather,),
 }  # fmt: skip
@@ -155,10 +156,10 @@ class Round:
         state, position = self.state, self.state.view.attempt.position(author)
         if position is None:
             return
-        if isinstance(body, Nonce) and not state.check_sums:
+        if isinstance(body, Nonce):
             state.nonces[position] = body.nonce
-        elif isinstance(body, Check) and body.part == 0:
-            state.check_sums[(position, body.subject)] = body.values
+        elif isinstance(body, Check):
+            state.check_sums[(position, body.subject, body.part)] = body.values
 
     def computed(self, name: str, result: Any) -> None:
         """What a `Compute` gave, or the ShoalError that it raised."""

@@ -1,25 +1,20 @@
-"""The duties of a secure round that have to do with masks: sharing, opening, checking.
+"""The duties of a secure round that have to do with masks: sharing and opening.
 
 SHARE    deal; hold what others dealt, say whose shares are here; the coordinator proposes the share-set V1: all
          that everybody holds, or, where nothing moves, the largest set that holds together
 REDUCE   every survivor tells its seed; holders give a clerk the halves that are missing; the clerk tells everybody
-COMMIT   nonces once every shard has a sum; then check sums; a sum that does not pass is not voted for
 """
 
 from __future__ import annotations
 
-from functools import partial
-
 from shoal import failpoint
 from shoal.errors import PeerError
 from shoal.ledger.attempt import Attempt
-from shoal.ledger.body import Check, Nonce, Opened, Share, ShareSet, bitmap, positions
-from shoal.secure import check as checks
+from shoal.ledger.body import Opened, Share, ShareSet, bitmap, positions
 from shoal.secure.participant import Commitments, Step
 from shoal.secure.shares import KEY_HALF, SEED_HALF, decode_opened, encode_opened
 from shoal.swarm.core import State
 from shoal.swarm.messages import DealtShare, Holds, Opening
-from shoal.swarm.ring_coder import RingCoder
 
 #: kinds of messages.Opening
 SEED, KEY, SEED_SHARE, KEY_SHARE = 1, 2, 3, 4
@@ -206,95 +201,6 @@ def on_opening(state: State, peer: bytes, said: Opening) -> None:
         return
     if privacy.wanted() != before:
         state.progress()
-
-
-# --- COMMIT ----------------------------------------------------------------------------------------------------------
-
-
-def tell_nonce(state: State) -> None:
-    """Once every shard has a sum: the nonce that was committed to before anybody knew one."""
-    privacy, attempt, me = state.privacy, state.view.attempt, state.position
-    if privacy is None or privacy.step != Step.OPEN or me is None or me in attempt.nonces:
-        return
-    if state.dealt is not None and len(attempt.shards) == len(attempt.plan.shards):
-        failpoint.reach("check.nonce")
-        state.propose("nonce", Nonce(state.slot, privacy.nonce))
-
-
-def challenge(state: State, roots: list[bytes]) -> tuple[bytes, int] | None:
-    """(beta, number of checks), once every survivor has told its nonce, or those that do not are waited for no more.
-
-    The set is fixed by the first check in the ledger; so nonces count that stand before it.
-    """
-    attempt = state.view.attempt
-    survivors = attempt.survivors or set()
-    told = {p: n for p, n in state.nonces.items() if p in survivors}
-    if not attempt.checks and len(told) < len(survivors) and not state.stalled:
-        return None
-    if not told:
-        return None
-    by_id = {_id(attempt, p): nonce for p, nonce in told.items()}
-    return checks.challenge(attempt.rid, roots, by_id), checks.checks_for(len(survivors) - len(told))
-
-
-def vouch(state: State, roots: list[bytes]) -> None:
-    """Tell the check sums of this participant's own upload."""
-    privacy, attempt, me = state.privacy, state.view.attempt, state.position
-    if privacy is None or privacy.step != Step.OPEN or me is None or me not in (attempt.survivors or ()):
-        return
-    if (me, me, 0) in attempt.checks or state.own is None or any(privacy.wanted()):
-        return
-    found = challenge(state, roots)
-    if found is None:
-        return
-    told = state.compute(f"vouch {found[0].hex()[:8]}", partial(_vouched, state, *found))
-    if told is not None:
-        failpoint.reach("check.vouch")
-        state.propose("check", Check(state.slot, me, 0, told))
-
-
-def _coder(state: State) -> RingCoder:
-    assert isinstance(state.coder, RingCoder)
-    return state.coder
-
-
-def _vouched(state: State, beta: bytes, count: int) -> bytes:
-    assert state.privacy is not None and state.own is not None
-    return _coder(state).vouched(state.own.data, state.privacy.vouching(), beta, count)
-
-
-def passes(state: State, roots: list[bytes]) -> bool | None:
-    """Whether the gathered sums are what the survivors vouch for; None while check sums are missing.
-
-    A survivor that vanished vouches for nothing: then the check is left out where nothing moves, and said.
-    """
-    attempt = state.view.attempt
-    survivors = attempt.survivors or set()
-    told = {p: data for (author, p), data in state.check_sums.items() if author == p and p in survivors}
-    found = challenge(state, roots)
-    if found is None:
-        return None
-    if len(told) < len(survivors):
-        if state.stalled:
-            if not state.unchecked:
-                state.notes.append("a survivor vanished before it vouched for its upload: the sums are not checked")
-            state.unchecked = True
-            return True
-        return None
-    beta, count = found
-    found_so: bool | None = state.compute(
-        f"check {beta.hex()[:8]}", partial(_agrees, state, list(told.values()), beta, count)
-    )
-    return found_so
-
-
-def _agrees(state: State, told: list[bytes], beta: bytes, count: int) -> bool:
-    merged = [state.sums[shard].data for shard in range(len(state.cuts))]
-    try:
-        return _coder(state).agrees(told, merged, beta, count)
-    except PeerError as error:
-        state.notes.append(str(error))
-        return False
 
 
 assert (SEED_HALF, KEY_HALF) == (2, 1)
