@@ -130,3 +130,35 @@ def test_a_site_with_another_model_holds_up_nobody() -> None:
     t.submit(t.sites[:3])
     t.until(lambda: all(s.peer.ledger.round == 1 for s in t.sites[:3]))
     assert odd.peer.book.digest != odd.peer.ledger.model
+
+
+def test_an_update_whose_sum_may_have_been_opened_is_void() -> None:
+    """The attempt is given up after the survivors were certified: nobody uses its update again."""
+    t = SwarmTable(5, True)
+    t.submit()
+    t.until(lambda: (a := t.sites[0].peer.ledger.attempt) is not None and a.survivors is not None)
+    lost = t.sites[2]
+    lost.crash()  # and with it what it had uploaded of its own shard
+    alive = [s for s in t.sites if s is not lost]
+    t.until(lambda: all(s.peer.ledger.attempt is None for s in alive))
+    t.step(5)
+    for site in alive:
+        assert site.peer.update is None and site.peer.ledger.round == 0
+        assert [m.took_part for m in site.merged] == [False]
+        assert any("is void" in note for note in site.notices)
+    t.submit(alive)
+    t.until(lambda: all(s.peer.ledger.round == 1 and s.merged[-1].took_part for s in alive))
+
+
+@pytest.mark.parametrize("victim", range(5))
+def test_who_is_restarted_among_the_checks_accuses_nobody(victim: int) -> None:
+    """It looks on, and knows the nonces that were told before.  (The sum that it had told may be lost with it.)"""
+    t = SwarmTable(5, True, seed_=victim)
+    t.submit()
+    t.until(lambda: (a := t.sites[victim].peer.ledger.attempt) is not None and bool(a.nonces))
+    t.sites[victim].crash()
+    t.sites[victim].start()
+    t.until(lambda: all(s.peer.ledger.attempt is None for s in t.sites))
+    t.until(lambda: len({(s.peer.book.digest, s.peer.ledger.model) for s in t.sites}) == 1)
+    same(t)
+    assert not [note for s in t.sites for note in s.notices if note.startswith("fault")]

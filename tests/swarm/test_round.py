@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from round_table import RoundTable
+from round_table import Member, RoundTable
 
 from shoal.limits import CHUNK_BYTES
 from shoal.merge.library import merge
@@ -96,3 +96,20 @@ def test_a_participant_with_nan_sits_the_round_out() -> None:
     t.run(2000)
     assert "element 7" in t.members[t.ids[1]].round.state.sits_out
     assert sorted(t.attempt.survivors) == [0, 2, 3]
+
+
+def test_an_owner_that_comes_back_with_another_update_does_not_mix_the_two() -> None:
+    """Its first upload counts for the other shards; of its own shard that one is lost, and the other must not enter."""
+    t = table(4, 5000)
+    who = t.ids[1]
+    append = t._append
+
+    def restarting(member, action):
+        append(member, action)
+        if t.log[-1].startswith("SurvivorCertificate"):
+            state = t.members[who].round.state
+            t.members[who] = Member(t, who, state.coder, diffs(4, 5000, 99)[0], None)
+
+    t._append = restarting
+    t.run(2000)
+    assert t.aborted and all(member.merged is None for member in t.members.values())

@@ -20,10 +20,12 @@ import msgspec
 from shoal import failpoint
 from shoal.diff.residual import Residual
 from shoal.errors import PeerError, ShoalError, shown
+from shoal.ledger.attempt import Attempt
 from shoal.ledger.body import Abort, Body, Check, Complaint, ModelCertificate, Nonce, RoundPlan
 from shoal.ledger.identity import Identity
 from shoal.ledger.members import NOBODY
 from shoal.ledger.state import State as LedgerState
+from shoal.ledger.statement import read_statement
 from shoal.secure.journal import Journal
 from shoal.secure.participant import Participant
 from shoal.swarm import actions, messages, plan
@@ -36,6 +38,7 @@ from shoal.swarm.messages import AnySaid, Forward, Prepared, Refused
 from shoal.swarm.replica import Decided, Proposal, Replica
 from shoal.swarm.ring_coder import RingCoder
 from shoal.swarm.round import Round
+from shoal.swarm.upload import is_named
 
 #: how often `turn` goes over everything before it lets the node send what there is
 _PASSES_MAX: Final = 16
@@ -146,6 +149,7 @@ class Peer:
         self._now = 0
         self._said_at: dict[object, int] = {}
         self._bad_plans: set[int] = set()
+        self._given: dict[int, Update] = {}
         self._catch_up = CatchUp(me.id, patience.retry)
         self._out: list[Outgoing] = []
 
@@ -300,8 +304,23 @@ class Peer:
         elif isinstance(body, RoundPlan):
             self._prepared.clear()
         elif isinstance(body, Abort):
-            self.rounds.pop(body.slot, None)
             self._note("warning", f"round given up in slot {body.slot}: {shown(body.reason)}", ABORTED, body.slot)
+            self._give_up(body)
+
+    def _give_up(self, body: Abort) -> None:
+        """An attempt ended without a model.
+
+        If its masked sum may have been opened, the same update must not enter another one: the difference of two sums
+        with different survivors would show it.  In the clear there is nothing left to show.
+        """
+        round_, given = self.rounds.pop(body.slot, None), self._given.pop(body.slot, None)
+        if round_ is None or given is None or not body.discard or not round_.state.view.attempt.secure:
+            return
+        if isinstance(round_.state.coder, RingCoder):
+            self._carry(round_.state.coder, round_, took_part=False)
+        if self.update is given:
+            told = "the round was given up after its survivors were certified: this site's update is void"
+            self._finish(False, told, "update.void")
 
     def _open(self) -> None:
         """A round for the open attempt, if there is none yet."""
@@ -328,17 +347,31 @@ class Peer:
         if diff is not None and isinstance(coder, RingCoder) and coder.carries and self.residual is not None:
             diff = self.residual.added(diff)
         privacy = self._privacy(slot) if attempt.secure and takes_part else None
+        if update is not None and takes_part:
+            self._given[slot] = update
         settle, sign = self.book.settle, self._journal.sign
         state = State(self.me, self._view(attempt), coder, diff, settle, sign, privacy, self._patience)
         self.rounds[slot] = Round(state)
+        self._catch_up_with(attempt)
         for old in sorted(self.rounds)[: -1 - _LINGERING]:
             del self.rounds[old]
+            self._given.pop(old, None)
+
+    def _catch_up_with(self, attempt: Attempt) -> None:
+        """What the ledger has of an attempt before its round is there: where this node was restarted, or lags."""
+        for entry in self.replica.history(attempt.plan_index + 1, self.replica.decided):
+            statement, body = read_statement(entry.payload)
+            if isinstance(body, Nonce | Check) and body.slot == attempt.plan.slot:
+                self.rounds[body.slot].decided(statement.author, body)
 
     def _privacy(self, slot: int) -> Participant | None:
         """This node's secrets of the slot; None if it has none (any more): then it looks on."""
         keys, known = self._keyring.secrets(slot), slot_of(self.ledger)
         if keys is None or known is None:
             self._note("warning", f"slot {slot}: no keys for it here; this site looks on", "slot.keys", slot)
+            return None
+        if slot <= self._journal.last_slot():
+            self._note("warning", f"slot {slot}: begun here before a restart; this site looks on", "slot.begun", slot)
             return None
         try:
             return Participant(self.me.id, known, keys, self._journal, self._draw)
@@ -401,7 +434,8 @@ class Peer:
                 )
             return
         me = round_.state.position
-        took_part = me is not None and me in (round_.state.view.attempt.survivors or ())
+        own, survivors = round_.state.own, round_.state.view.attempt.survivors or ()
+        took_part = me is not None and me in survivors and own is not None and is_named(round_.state, own)
         if isinstance(coder, RingCoder):
             self.book.rms = coder.rms
             self._carry(coder, round_, took_part)
@@ -423,11 +457,15 @@ class Peer:
         else:
             self.residual.missed(given)
 
-    def _finish(self, took_part: bool) -> None:
+    def _finish(
+        self,
+        took_part: bool,
+        why: str = "this site's update came too late for the round; it starts anew from the merge",
+        code: str = "update.late",
+    ) -> None:
         if self.update is not None:
             if not took_part:
-                told = "this site's update came too late for the round; it starts anew from the merge"
-                self._note("warning", told, "update.late")
+                self._note("warning", why, code)
             self.update = None
         self._out.append(Merged(self.ledger.round, self.book.digest, took_part))
 

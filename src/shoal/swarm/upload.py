@@ -43,11 +43,20 @@ def upload(state: State) -> None:
         if state.privacy is not None:
             state.privacy.commit(state.own.root)
         failpoint.reach("upload.commit")
+    if not is_named(state, state.own):
+        # An earlier life of this node named another upload: parts of the two must not be merged as one.
+        return
     if me not in state.view.attempt.masked:
         state.propose("masked", Masked(state.slot, state.own.root))
     if state.due("offer"):
         failpoint.reach("upload.offer")
         state.tell_all(Offer(state.slot, UPLOAD, me, state.own.hashes))
+
+
+def is_named(state: State, own: Parcel) -> bool:
+    """Whether the ledger names this upload of this node, or none yet."""
+    assert state.position is not None
+    return state.view.attempt.masked.get(state.position, own.root) == own.root
 
 
 def _encode(state: State, me: int, among: set[int], streams: Streams | None) -> Parcel:
@@ -73,7 +82,7 @@ def duties(state: State) -> Iterator[int]:
 
 def _part(state: State, shard: int, position: int) -> Bytes | None:
     """One participant's upload of a shard, whole; None while it is still coming."""
-    if position == state.position and state.own is not None:
+    if position == state.position and state.own is not None and is_named(state, state.own):
         cuts = state.cuts[shard]
         return state.own.data[cuts[0][0] : cuts[-1][1]] if cuts else state.own.data[:0]
     root = state.view.attempt.masked[position]
