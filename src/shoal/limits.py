@@ -78,6 +78,14 @@ LEDGER_ADDRESS_CHARS_MAX: Final = 128
 #: characters of a reason or note, and metrics in one evaluation.
 LEDGER_TEXT_CHARS_MAX: Final = 1000
 LEDGER_METRICS_MAX: Final = 64
+#: settings of a swarm's merge rule and outer optimiser; TIES has two, Adam four.
+LEDGER_SETTINGS_MAX: Final = 16
+#: participants of a round whose rule looks at whole models: the Gram matrix of a shard must fit in one entry.
+GRAM_MODELS_MAX: Final = 100
+#: float64 numbers for each element of a shard's Gram matrix: 159 bits, so that sums of shards are exact in practice.
+GRAM_LEVELS_MAX: Final = 3
+#: bytes of such a matrix: the lower triangle on each level.
+GRAM_BYTES_MAX: Final = 8 * GRAM_LEVELS_MAX * GRAM_MODELS_MAX * (GRAM_MODELS_MAX + 1) // 2
 #: entries in one file: a swarm of 100 that makes a round every 10 minutes writes this many in two years.
 LEDGER_ENTRIES_MAX: Final = 50_000_000
 
@@ -183,6 +191,7 @@ assert LEDGER_MEMBERS_MAX * (3 * 34 + LEDGER_NAME_CHARS_MAX + LEDGER_ADDRESS_CHA
 assert LEDGER_KEYS_MAX * 34 < LEDGER_ENTRY_BYTES_MAX
 assert LEDGER_MEMBERS_MAX * 320 + CARD_BYTES_MAX < BALLOT_BYTES_MAX
 assert NAME_SHOWN_MAX < NAME_BYTES_MAX
+assert GRAM_MODELS_MAX <= LEDGER_MEMBERS_MAX and GRAM_BYTES_MAX + 2**10 < LEDGER_ENTRY_BYTES_MAX
 assert LEDGER_ENTRY_BYTES_MAX <= APPEND_BYTES_MAX <= UNCOMMITTED_BYTES_MAX <= LOG_BYTES_MAX
 assert SNAPSHOT_CHUNK_BYTES <= SNAPSHOT_BYTES_MAX
 assert TERM_JUMP_MAX < TERM_MAX

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from small_nets import save_net
 
+from shoal.cli.founding import _first_entry as first_entry
 from shoal.config import read_site
 from shoal.errors import InputError, PeerError
-from shoal.ledger.body import KeysRotated, LearnerAdded, MemberAdded, MemberRemoved
+from shoal.ledger.body import KeysRotated, LearnerAdded, MemberAdded, MemberRemoved, Setting
 from shoal.ledger.curve_key import CurveKey
 from shoal.ledger.sqlite_store import SqliteStore
 from shoal.ledger.statement import read_statement
@@ -554,3 +555,12 @@ def test_ballots_that_do_not_hold(joined: Sites) -> None:
                 text.replace("changes = 0", "changes = -1"), text.replace('"remove"', '"add"'), "x" * 200_000):  # fmt: skip
         with pytest.raises(InputError):
             read_ballot(bad.encode(), "b")
+
+
+def test_a_rule_and_its_parameters_are_in_the_policy(sites: Sites) -> None:
+    done = sites.init("--plain", "--rule", "multi-krum", "--param", "num-nodes-to-select=2")
+    assert done.code == 0, done
+    policy = first_entry(sites.genesis).body.policy
+    assert (policy.rule, policy.settings) == ("multi-krum", (Setting("num_nodes_to_select", 2),))
+    done = sites.init("--plain", "--rule", "krum", "--param", "num_malicious_nodes=1")
+    assert "at least 5 models" in done.error

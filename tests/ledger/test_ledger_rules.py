@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import msgspec
+import numpy as np
 import pytest
 from swarm_builder import SwarmBuilder, card, exchange_key, identity, seed
 
@@ -19,6 +21,7 @@ from shoal.ledger.body import (
     EpochKey,
     Evaluation,
     Genesis,
+    Gram,
     KeyBatch,
     KeysRotated,
     LearnerAdded,
@@ -33,6 +36,7 @@ from shoal.ledger.body import (
     Opened,
     Receipt,
     RoundPlan,
+    Setting,
     Shard,
     ShardOwner,
     Share,
@@ -190,6 +194,11 @@ def founding(change: Callable[[Genesis], Genesis], author: int = 0, **entry: obj
         (founding(lambda g: g, seal=bytes(96)), "ledger.genesis"),
         (founding(lambda g: replace(g, policy=replace(g.policy, rule="median"))), "ledger.genesis"),
         (founding(lambda g: replace(g, policy=replace(g.policy, peers_min=2))), "ledger.genesis"),
+        (
+            founding(lambda g: replace(g, policy=replace(g.policy, settings=(Setting("a", math.nan),)))),
+            "ledger.genesis",
+        ),
+        (founding(lambda g: replace(g, policy=replace(g.policy, settings=(Setting("a", 1),) * 2))), "ledger.genesis"),
         (founding(lambda g: replace(g, members=tuple(replace(c, curve=bytes(32)) for c in g.members))), "ledger.key"),
         (
             founding(lambda g: replace(g, members=tuple(replace(c, curve=exchange_key(1)) for c in g.members))),
@@ -606,6 +615,38 @@ def test_in_the_clear_there_is_nothing_to_share() -> None:
     built, slot, people = in_phase("Shard", secure=False)
     for body in (Opened(slot, ALL, NONE), Nonce(slot, seed(1)), Check(slot, 0, 0, NONE, b"x")):
         refuses(built, body, "ledger.order", people[0])
+
+
+def triangle(n: int, levels: int = 1, value: float = 1.0) -> bytes:
+    return np.full(levels * n * (n + 1) // 2, value, "<f8").tobytes()
+
+
+def test_gram_matrices() -> None:
+    """Of survivors, by owner or backup, around two centres at most, in one encoding."""
+    built, slot, people = in_phase("Shard", secure=False, drop=(1,))
+    good = Gram(slot, 0, 0, triangle(4))
+    refuses(built, replace(good, shard=5), "ledger.shard", people[0])
+    refuses(built, good, "ledger.author", people[2])
+    refuses(built, replace(good, centre=1), "ledger.set", people[0])
+    for values in (triangle(5), triangle(4, 4), triangle(4, value=np.inf), triangle(4) + triangle(4, value=0.0)):
+        refuses(built, replace(good, values=values), "ledger.gram", people[0])
+    built.say(good, people[0])
+    refuses(built, replace(good, values=triangle(4, 2)), "ledger.twice", people[0])
+    built.say(replace(good, values=triangle(4, 3)), people[1])
+    built.say(replace(good, centre=2), people[0])
+    refuses(built, replace(good, centre=3), "ledger.twice", people[0])
+    assert built.ledger.state.attempt.grams == {
+        0: {0: {0: triangle(4), 1: triangle(4, 3)}},
+        2: {0: {0: triangle(4)}},
+    }
+    assert Ledger.decode(built.ledger.encode()).state == built.ledger.state
+
+
+def test_a_gram_matrix_is_for_survivors_in_the_clear() -> None:
+    built, slot, people = in_phase("SurvivorCertificate", secure=False)
+    refuses(built, Gram(slot, 0, 0, triangle(5)), "ledger.order", people[0])
+    built, slot, people = in_phase("Shard")
+    refuses(built, Gram(slot, 0, 0, triangle(5)), "ledger.order", people[0])
 
 
 def test_aborts_and_complaints() -> None:

@@ -61,6 +61,16 @@ def test_median_in_the_clear() -> None:
         assert np.allclose(t.sites[0].peer.book.arrays[name], base + expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("rule", ["krum", "geometric-median", "ties"])
+def test_rules_that_look_at_more_than_coordinates(rule: str) -> None:
+    t = SwarmTable(4, False, rule)
+    for round_ in (1, 2):
+        t.submit()
+        t.until(lambda r=round_: all(s.peer.ledger.round == r and len(s.merged) == r for s in t.sites))
+        same(t)
+    assert all(not [note for note in s.notices if note.startswith("fault")] for s in t.sites)
+
+
 @pytest.mark.parametrize("secure", [False, True])
 def test_a_member_without_an_update_follows(secure: bool) -> None:
     t = SwarmTable(5, secure)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 from round_table import Member, RoundTable
 
-from shoal.limits import CHUNK_BYTES
+from shoal.ledger import gram
+from shoal.limits import CHUNK_BYTES, GRAM_BLOCK
 from shoal.merge.library import merge
-from shoal.swarm.coder import ExactCoder
+from shoal.merge.rules import TABLE, find
+from shoal.model.dtype import DTYPES
+from shoal.model.layout import Layout, Placed
+from shoal.swarm.coder import Merging
+from shoal.swarm.cutting import Pieces
+from shoal.swarm.plan import plain_coder
 
 
 def diffs(n: int, elements: int, seed: int = 0) -> list[np.ndarray]:
@@ -16,16 +24,38 @@ def diffs(n: int, elements: int, seed: int = 0) -> list[np.ndarray]:
     return [rng.standard_normal(elements).astype(np.float32) for _ in range(n)]
 
 
-def table(n: int, elements: int = 1000, rule: str = "mean", seed: int = 0, lose: float = 0.0, **settings) -> RoundTable:
-    weights = [100 + 7 * i for i in range(n)]
-    coder = ExactCoder(elements, n, weights, rule, settings)
-    return RoundTable(diffs(n, elements, seed), lambda _plan, _rid: coder, n, seed, lose)
+def layout_of(elements: int, tensors: int = 1) -> Layout:
+    sizes = np.diff(np.linspace(0, elements, tensors + 1).astype(int)).tolist()
+    return Layout(tuple(Placed(f"t{i:03d}", DTYPES[1], (n,)) for i, n in enumerate(sizes)))
 
 
-def agree(t: RoundTable, survivors: list[int], rule: str = "mean") -> None:
+def samples_of(n: int) -> tuple[int, ...]:
+    return tuple(100 + 7 * i for i in range(n))
+
+
+def table(
+    n: int, elements: int = 1000, rule: str = "mean", seed: int = 0, lose: float = 0.0, tensors: int = 1, **settings
+) -> RoundTable:
+    layout = layout_of(elements, tensors)
+    shards = min(n, Pieces.of(layout, find(rule).scope).count)
+    merging = Merging(find(rule), settings, samples_of(n))
+    made = lambda _plan, _rid: plain_coder(merging, layout, shards)  # noqa: E731
+    t = RoundTable(diffs(n, elements, seed), made, shards, seed, lose)
+    t.layout, t.merging = layout, merging
+    return t
+
+
+def agree(t: RoundTable, survivors: list[int]) -> None:
     """All that live have the merge of the survivors' diffs, bit for bit, and the certificate names it."""
-    inputs = [t.members[t.ids[p]].round.state.diff for p in survivors]
-    expected = merge(inputs, weights=[100 + 7 * p for p in survivors], method=rule)
+    rule, inputs = t.merging.rule, [t.members[t.ids[p]].round.state.diff for p in survivors]
+    if rule.scope == "tensor":
+        inputs = [np.split(diff, t.layout.starts[1:-1]) for diff in inputs]
+    base = None
+    if rule.needs_base:
+        base = [np.zeros_like(part) for part in inputs[0]] if rule.scope == "tensor" else np.zeros_like(inputs[0])
+    weights = t.merging.weights(survivors)
+    expected = merge(inputs, weights=weights, method=rule.name, base=base, **t.merging.settings)
+    expected = np.concatenate(expected) if rule.scope == "tensor" else expected
     for who, member in t.members.items():
         if who not in t.dead:
             assert member.merged is not None and np.array_equal(member.merged, expected)
@@ -41,11 +71,13 @@ def test_everybody_gets_the_mean(n: int, elements: int) -> None:
     assert not t.refused
 
 
-@pytest.mark.parametrize("rule", ["median", "trimmed-mean"])
-def test_any_rule_that_looks_at_coordinates(rule: str) -> None:
-    t = table(5, 777, rule)
+@pytest.mark.parametrize("rule", [rule.name for rule in TABLE])
+def test_every_rule_gives_the_bits_of_a_merge_on_one_machine(rule: str) -> None:
+    n = 2 if rule == "slerp" else 5
+    t = table(n, 3 * GRAM_BLOCK + 100, rule, tensors=7)
     t.run()
-    agree(t, list(range(5)), rule)
+    agree(t, list(range(n)))
+    assert not t.refused
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -113,3 +145,74 @@ def test_an_owner_that_comes_back_with_another_update_does_not_mix_the_two() -> 
     t._append = restarting
     t.run(2000)
     assert t.aborted and all(member.merged is None for member in t.members.values())
+
+
+@pytest.mark.parametrize(
+    ("rule", "settings"),
+    [
+        ("multi-krum", {"num_malicious_nodes": 1, "num_nodes_to_select": 2}),
+        ("bulyan", {"num_malicious_nodes": 1}),
+        ("geometric-median", {"tolerance": 1e-3}),
+        ("trimmed-mean", {"beta": 0.4}),
+        ("ties", {"density": 0.2, "scaling": 0.7}),
+        ("dare", {"density": 0.3}),
+    ],
+)
+def test_settings_of_a_rule(rule: str, settings: dict[str, float]) -> None:
+    t = table(7, 2 * GRAM_BLOCK + 5, rule, tensors=3, **settings)
+    t.run()
+    agree(t, list(range(7)))
+    merging = t.merging
+    t.merging = Merging(merging.rule, {}, merging.samples)
+    with pytest.raises(AssertionError):
+        agree(t, list(range(7)))
+
+
+@pytest.mark.parametrize("rule", ["krum", "geometric-median"])
+def test_a_first_update_far_from_the_others_is_measured_around_again(rule: str) -> None:
+    t = table(5, 1000, rule)
+    t.members[t.ids[0]].round.state.diff[:] += 1e6
+    t.run()
+    agree(t, list(range(5)))
+    assert len(t.attempt.grams) == 2
+
+
+@pytest.mark.parametrize("rule", ["krum", "geometric-median"])
+@pytest.mark.parametrize("victim", range(4))
+@pytest.mark.parametrize("stage", ["SurvivorCertificate", "Gram", "Shard"])
+def test_one_dies_while_whole_models_are_compared(victim: int, stage: str, rule: str) -> None:
+    """Owner and backup both work on a shard, so nothing is lost with either."""
+    t = table(4, 2 * GRAM_BLOCK, rule)
+    append = t._append
+
+    def dying(member, action):
+        append(member, action)
+        if t.log and t.log[-1].startswith(stage):
+            t.dead.add(t.ids[victim])
+
+    t._append = dying
+    t.run(3000)
+    assert t.ids[victim] in t.dead
+    if not t.aborted:
+        agree(t, sorted(t.attempt.survivors))
+    else:
+        assert stage == "SurvivorCertificate" and all(member.merged is None for member in t.members.values())
+
+
+@pytest.mark.parametrize("role", ["owner", "backup"])
+def test_a_false_gram_matrix_is_complained_of_and_nothing_is_certified(role: str) -> None:
+    t = table(5, 100, "krum")
+    liar = getattr(t.attempt.plan.shards[0], role)
+    coder = t.members[t.ids[liar]].round.state.coder
+    measure = coder.measure
+
+    def lying(uploads, centre):
+        (level,) = gram.unpack(measure(uploads, centre)[: 8 * 15], 5)
+        return gram.pack([level + np.eye(5)])
+
+    # One coder serves the whole table; only the liar shall lie.
+    t.members[t.ids[liar]].round.state.coder = liar_coder = copy.copy(coder)
+    liar_coder.measure = lying
+    t.run(3000)
+    assert t.aborted and any(line.startswith("Complaint") for line in t.log)
+    assert "tell different Gram matrices" in t.members[t.ids[(liar + 1) % 5]].round.state.failure

@@ -48,6 +48,9 @@ def init(
         bool, typer.Option("--secure/--plain", help="Sums under masks: nobody sees an update. Or in the clear.")
     ] = True,
     rule: Annotated[str, typer.Option("--rule", help="How updates are merged; under masks: mean.")] = "mean",
+    param: Annotated[
+        list[str] | None, typer.Option("--param", "-p", help="A parameter of the rule: NAME=VALUE; repeatable.")
+    ] = None,
     peers_min: Annotated[
         int | None, typer.Option("--peers-min", min=2, max=255, help="Members that a round needs. Default 3, plain 2.")
     ] = None,
@@ -72,7 +75,7 @@ def init(
     (identity, _), mine = _own(site)
     others = [_card(path) for path in cards]
     everybody = [mine, *(card for card in others if card != mine)]
-    policy = _policy(secure, rule, peers_min, profile, admission)
+    policy = _policy(secure, rule, param or [], peers_min, profile, admission)
     layout, base, about = _model(model, site.exclude)
     first = tuple(card.card for card in everybody)
     body = Genesis(swarm, secrets.token_bytes(16), policy, layout, base, first)
@@ -167,15 +170,20 @@ def _card(path: Path) -> SignedCard:
     return read_card(put.read(path, CARD_BYTES_MAX, "a site's card"), shown(str(path)))
 
 
-def _policy(secure: bool, rule: str, peers_min: int | None, profile: Profile, admission: Admission) -> Policy:
+def _policy(
+    secure: bool, rule: str, param: list[str], peers_min: int | None, profile: Profile, admission: Admission
+) -> Policy:
+    from shoal.cli.merge import parse_parameters
     from shoal.ledger.body import Policy
     from shoal.merge.rules import find
+    from shoal.swarm.founding import settings_of
     from shoal.thresholds import PROFILES
 
     name = find(rule).name
     number = next(n for n, known in PROFILES.items() if known == profile.value)
     least = (3 if secure else 2) if peers_min is None else peers_min
-    return Policy(secure, name, number, least, 1 if admission is Admission.any else 2)
+    settings = settings_of(name, parse_parameters(param))
+    return Policy(secure, name, number, least, 1 if admission is Admission.any else 2, settings)
 
 
 def _model(path: Path, exclude: Sequence[str]) -> tuple[bytes, bytes, str]:

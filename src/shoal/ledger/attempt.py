@@ -3,7 +3,8 @@
     plan -> share* -> share-set -> masked* -> receipt* -> survivor-certificate -> opened* -> shard* -> nonce* -> check*
          -> model-certificate            abort: at any time before it            complaint: at any time
 
-Without secure aggregation there is no share, share-set, opened, nonce and check.  The rules stand in RULES; each checks
+Without secure aggregation there is no share, share-set, opened, nonce and check; rules that look at whole models have
+gram* before shard*.  The rules stand in RULES; each checks
 everything before it changes anything.
 """
 
@@ -15,9 +16,11 @@ from typing import Any, Final
 import msgspec
 
 from shoal.errors import PeerError
+from shoal.ledger import gram
 from shoal.ledger.body import (
     Check,
     Complaint,
+    Gram,
     Masked,
     ModelCertificate,
     Nonce,
@@ -34,6 +37,10 @@ from shoal.ledger.body import (
 from shoal.ledger.certificate import SignatureCheck, check_certificate, model_statement, survivors_statement
 from shoal.ledger.digest import digest, le64
 from shoal.ledger.registry import Registry
+from shoal.limits import GRAM_MODELS_MAX
+
+#: centres of Gram matrices in one attempt: the first, and one more if that lies far from the others (merge/distance.py)
+_CENTRES_MAX: Final = 2
 
 
 class Attempt(msgspec.Struct):
@@ -44,6 +51,7 @@ class Attempt(msgspec.Struct):
     shared     V1, None before the share-set             survivors  U, None before the certificate
     nonces     survivors whose nonces are told; no more once there is a check
     checks     (author, subject, part)
+    grams      centre -> shard -> position -> matrix
     """
 
     plan: RoundPlan
@@ -60,6 +68,7 @@ class Attempt(msgspec.Struct):
     shards: dict[int, dict[int, bytes]] = {}
     nonces: set[int] = set()
     checks: set[tuple[int, int, int]] = set()
+    grams: dict[int, dict[int, dict[int, bytes]]] = {}
 
     @property
     def size(self) -> int:
@@ -195,6 +204,24 @@ def _opened(attempt: Attempt, speaker: Speaker, body: Opened) -> None:  # noqa: 
     attempt.opened_keys |= keys
 
 
+def _gram(attempt: Attempt, speaker: Speaker, body: Gram) -> None:
+    if attempt.secure:
+        raise _refuse("order", "this swarm aggregates under masks: nobody can see how updates lie to each other")
+    survivors = _after_survivors(attempt)
+    _own_shard(attempt, speaker, body.shard)
+    if body.centre not in survivors:
+        raise _refuse("set", f"centred on position {body.centre}, which did not survive")
+    if len(survivors) > GRAM_MODELS_MAX:
+        raise _refuse("set", f"{len(survivors)} survivors, at most {GRAM_MODELS_MAX} can be compared")
+    told = [centre for centre, shards in attempt.grams.items() if speaker.position in shards.get(body.shard, {})]
+    if body.centre in told or len(told) >= _CENTRES_MAX:
+        raise _refuse("twice", f"the author has told how shard {body.shard} lies, around {sorted(told)}")
+    fault = gram.fault(body.values, len(survivors))
+    if fault:
+        raise _refuse("gram", fault)
+    attempt.grams.setdefault(body.centre, {}).setdefault(body.shard, {})[speaker.position] = body.values
+
+
 def _shard(attempt: Attempt, speaker: Speaker, body: Shard) -> None:
     survivors = _after_survivors(attempt)
     _own_shard(attempt, speaker, body.shard)
@@ -262,6 +289,7 @@ RULES: Final[dict[type[OfSlot], Callable[[Attempt, Speaker, Any], None]]] = {
     Receipt: _receipt,
     SurvivorCertificate: _survivor_certificate,
     Opened: _opened,
+    Gram: _gram,
     Shard: _shard,
     Nonce: _nonce,
     Check: _check,

@@ -12,11 +12,13 @@ import msgspec
 from msgspec import Meta
 
 from shoal.limits import (
+    GRAM_BYTES_MAX,
     LEDGER_ADDRESS_CHARS_MAX,
     LEDGER_KEYS_MAX,
     LEDGER_MEMBERS_MAX,
     LEDGER_METRICS_MAX,
     LEDGER_NAME_CHARS_MAX,
+    LEDGER_SETTINGS_MAX,
     LEDGER_TEXT_CHARS_MAX,
 )
 from shoal.thresholds import Thresholds
@@ -58,6 +60,13 @@ class MemberCard(Body, frozen=True):
     address: Address = ""
 
 
+class Setting(Body, frozen=True):
+    """A parameter of a merge rule or of an outer optimiser; finite."""
+
+    name: Name
+    value: int | float
+
+
 class Policy(Body, frozen=True):
     """What the first members agree on, for good.
 
@@ -66,6 +75,7 @@ class Policy(Body, frozen=True):
     profile    1 default, 2 light, 3 crash (thresholds.PROFILES)
     peers_min  participants that a plan has at least
     admission  who lets members in and out: 1 any voter, 2 a majority of the voters
+    settings   parameters of the rule that are not its defaults, sorted by name
     """
 
     secure: bool
@@ -73,6 +83,12 @@ class Policy(Body, frozen=True):
     profile: Annotated[int, Meta(ge=1, le=3)]
     peers_min: Annotated[int, Meta(ge=2, le=LEDGER_MEMBERS_MAX)]
     admission: Annotated[int, Meta(ge=1, le=2)]
+    settings: Annotated[tuple[Setting, ...], Meta(max_length=LEDGER_SETTINGS_MAX)] = ()
+
+    @property
+    def parameters(self) -> dict[str, int | float]:
+        """``settings`` by name."""
+        return {setting.name: setting.value for setting in self.settings}
 
 
 class Genesis(Body, frozen=True):
@@ -251,6 +267,19 @@ class Shard(OfSlot, frozen=True):
     summed: Small
 
 
+class Gram(OfSlot, frozen=True):
+    """How the survivors' updates lie to each other in one shard: inner products of update - update ``centre``, from
+    which rules that look at whole models follow.  In the clear only.
+
+    centre  a survivor's position
+    values  the matrix as ledger/gram.py packs it: survivors in the order of their positions
+    """
+
+    shard: Count
+    centre: Small
+    values: Annotated[bytes, Meta(min_length=8, max_length=GRAM_BYTES_MAX)]
+
+
 class Nonce(OfSlot, frozen=True):
     """The number behind ``nonce_commitment`` = H("nonce", LE64(slot), id, nonce), told when every shard is in."""
 
@@ -343,6 +372,7 @@ TYPES: Final[dict[int, tuple[type[Body], str]]] = {
     26: (ModelCertificate, "model-certificate"),
     27: (Abort, "abort"),
     28: (Complaint, "complaint"),
+    29: (Gram, "gram"),
     32: (Evaluation, "evaluation"),
     33: (Note, "note"),
 }

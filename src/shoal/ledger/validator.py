@@ -10,6 +10,7 @@ parallel.
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any, Final
 
 import msgspec
@@ -173,6 +174,9 @@ class Ledger:
         if policy.secure and (policy.rule != "mean" or policy.peers_min < 3):
             found = f"rule {shown(policy.rule)!r}, at least {policy.peers_min} peers"
             raise InputError("ledger.genesis", f"secure aggregation gives the mean of 3 or more; found {found}")
+        names = [setting.name for setting in policy.settings]
+        if names != sorted(set(names)) or not all(isfinite(setting.value) for setting in policy.settings):
+            raise InputError("ledger.genesis", "settings must be sorted by name, each once, each a finite number")
         registry = Registry()
         registry.found(body)
         founder = next((c for c in body.members if member_id(c.signing) == statement.author), None)

@@ -18,7 +18,7 @@ from shoal.errors import ArgumentError, InputError
 from shoal.kernels import dispatch
 from shoal.kernels.reference import scaled_weights
 from shoal.merge.average import lowest_terms
-from shoal.merge.tile import Array, Combine, Float64s, Measure, Run
+from shoal.merge.tile import Array, Combine, Float64s, Run
 
 #: a centre whose squared distance to the bulk of the models is so many times the spread of the bulk costs the digits
 #: that tell them apart: 2**53 holds 16 digits, this leaves 10.
@@ -129,13 +129,13 @@ def measure(run: Run) -> Measured:
     raises   InputError  if the squares leave the range of float64
     """
     good = np.ones(run.count, bool)
-    centre, gram = 0, _centred_gram(run, 0)
+    centre, gram = 0, run.gram(0)
     if not np.isfinite(gram).all():
         good[list(run.nonfinite())] = False
         if not good.any():
             raise InputError("tensor.nonfinite", "every model has a NaN or Inf; none is left to choose")
         centre = int(np.argmax(good))
-        gram = _centred_gram(run, centre)
+        gram = run.gram(centre)
     squares = _squares(gram, good)
     if not np.isfinite(squares[np.ix_(good, good)]).all():
         raise InputError("rule.overflow", "the squared distances between the models do not fit in float64")
@@ -143,29 +143,11 @@ def measure(run: Run) -> Measured:
     if middle == centre:
         return Measured(squares, gram, good)
     if float(gram[middle, middle]) > FAR * _spread(squares, good, middle):
-        gram = _centred_gram(run, middle)
+        gram = run.gram(middle)
         return Measured(_squares(gram, good), gram, good)
     with np.errstate(invalid="ignore"):
         moved = ((gram - gram[middle]) - gram[:, middle, None]) + gram[middle, middle]
     return Measured(squares, moved, good)
-
-
-def _centred_gram(run: Run, centre: int) -> Float64s:
-    """Gram matrix of model - centre, in one pass over the data; in more where a block of all models is too large."""
-    if run.count <= run.models_at_once:
-        return run.total(_gram_around(centre), blocks=True)
-    half = (run.models_at_once - 1) // 2
-    groups = [range(first, min(first + half, run.count)) for first in range(0, run.count, half)]
-    gram = np.zeros((run.count, run.count))
-    for i, one in enumerate(groups):
-        for two in groups[i + 1 :]:
-            models = [centre, *one, *two]
-            gram[np.ix_(models[1:], models[1:])] = run.total(_gram_around(0), models, blocks=True)[1:, 1:]
-    return gram
-
-
-def _gram_around(centre: int) -> Measure:
-    return lambda tile: dispatch.gram(tile.inputs, tile.inputs[centre], threads=tile.threads)
 
 
 def _squares(gram: Float64s, good: Array) -> Float64s:

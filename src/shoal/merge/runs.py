@@ -9,9 +9,10 @@ import numpy as np
 
 from shoal.kernels import dispatch
 from shoal.limits import DIGEST_CHUNK_BYTES, GRAM_BLOCK, STREAM_BYTES_MAX
+from shoal.merge.exact import ExactSum
 from shoal.merge.source import Item, Source, Stretch, Tensor
-from shoal.merge.sweep import OrderedSum, Sweep
-from shoal.merge.tile import Array, Measure, Tile
+from shoal.merge.sweep import OrderedSum, Sweep, Total
+from shoal.merge.tile import Array, Float64s, Measure, Tile
 from shoal.merge.tiles import Buffers, cut, items
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ class SweepRun(_Run):
         self._tensors = tensors
 
     def total(self, measure: Measure, models: Sequence[int] | None = None, *, blocks: bool = False) -> Array:
+        return self._total(measure, models, blocks, None)
+
+    def _total(self, measure: Measure, models: Sequence[int] | None, blocks: bool, adder: Total | None) -> Array:
         engine = self.engine
         wanted = range(self.count) if models is None else models
         base = engine.base if engine.plan.rule.needs_base else None
@@ -56,13 +60,28 @@ class SweepRun(_Run):
         todo: list[Item] = [(Stretch(t, 0, t.elements),) for t in self._tensors if t.elements]
         if not native:
             todo = items(self._tensors, size.tile_bytes)
-        sweep = Sweep(todo, Buffers, work)
+        sweep = Sweep(todo, Buffers, work, adder)
         sweep.run(size.threads)
         engine.outcome.passes += 1
-        if sweep.total.value is None:  # no element at all: measure nothing of the right shape
+        found = sweep.total.value
+        if found is None:  # no element at all: measure nothing of the right shape
             empty = np.empty(0, np.float32)
             return np.asarray(measure(Tile("", 0, [empty] * len(wanted), empty, empty, 1)).sum(axis=0))
-        return sweep.total.value
+        return found
+
+    def gram(self, centre: int) -> Float64s:
+        """In one pass over the data; in more where a block of all models is too large."""
+        if self.count <= self.models_at_once:
+            return self._total(_gram_around(centre), None, True, ExactSum())
+        half = (self.models_at_once - 1) // 2
+        groups = [range(first, min(first + half, self.count)) for first in range(0, self.count, half)]
+        gram = np.zeros((self.count, self.count))
+        for i, one in enumerate(groups):
+            for two in groups[i + 1 :]:
+                models = [centre, *one, *two]
+                found = self._total(_gram_around(0), models, True, ExactSum())
+                gram[np.ix_(models[1:], models[1:])] = found[1:, 1:]
+        return gram
 
     def tile(self, stretch: Stretch, wanted: Sequence[int], base: Source | None, buffers: Buffers) -> Tile:
         engine = self.engine
@@ -103,8 +122,12 @@ class TileRun(_Run):
         assert self._stretch.first == 0 or not blocks
         sums = OrderedSum()
         sums.put(0, [measure(self._tile(models))])
-        assert sums.value is not None
-        return sums.value
+        found = sums.value
+        assert found is not None
+        return found
+
+    def gram(self, centre: int) -> Float64s:  # noqa: ARG002
+        raise AssertionError("no rule that looks at one tensor asks for this")
 
     def _tile(self, models: Sequence[int] | None) -> Tile:
         wanted = range(self.count) if models is None else models
@@ -116,3 +139,7 @@ class TileRun(_Run):
 
     def nonfinite(self) -> frozenset[int]:
         raise AssertionError("no rule that looks at one tensor asks for this")
+
+
+def _gram_around(centre: int) -> Measure:
+    return lambda tile: dispatch.gram(tile.inputs, tile.inputs[centre], threads=tile.threads)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -17,13 +17,36 @@ Worker = TypeVar("Worker")
 WAITING_MAX = 4
 
 
-class OrderedSum:
-    """The sum of partial results, added in the order of the items that they come from, whichever is ready first."""
+class Total(Protocol):
+    """A sum of arrays of one shape; ``value`` is None before the first."""
+
+    @property
+    def value(self) -> Array | None: ...
+
+    def add(self, row: Array, /) -> None: ...
+
+
+class RoundedSum:
+    """Each addition is rounded as the arrays' dtype does."""
 
     def __init__(self) -> None:
         self.value: Array | None = None
+
+    def add(self, row: Array, /) -> None:
+        self.value = row.copy() if self.value is None else np.add(self.value, row, out=self.value)
+
+
+class OrderedSum:
+    """The sum of partial results, added in the order of the items that they come from, whichever is ready first."""
+
+    def __init__(self, total: Total | None = None) -> None:
+        self._total = total or RoundedSum()
         self._waiting: dict[int, list[Array]] = {}
         self.next = 0
+
+    @property
+    def value(self) -> Array | None:
+        return self._total.value
 
     def put(self, index: int, parts: list[Array]) -> None:
         """Take the results of item ``index``: arrays whose first axis counts parts.  The caller holds the lock."""
@@ -31,7 +54,7 @@ class OrderedSum:
         while self.next in self._waiting:
             for part in self._waiting.pop(self.next):
                 for row in part:
-                    self.value = row.copy() if self.value is None else np.add(self.value, row, out=self.value)
+                    self._total.add(row)
             self.next += 1
 
 
@@ -40,12 +63,17 @@ class Sweep(Generic[Item, Worker]):
 
     start   makes what one thread owns (its buffers)
     work    (item, what the thread owns) -> partial results, added up in ``total``
+    total   what adds them
 
     If items fail, all earlier ones are finished and the error of the first of them is raised: the same one every time.
     """
 
     def __init__(
-        self, items: Sequence[Item], start: Callable[[], Worker], work: Callable[[Item, Worker], list[Array] | None]
+        self,
+        items: Sequence[Item],
+        start: Callable[[], Worker],
+        work: Callable[[Item, Worker], list[Array] | None],
+        total: Total | None = None,
     ) -> None:
         self._items = items
         self._start = start
@@ -54,7 +82,7 @@ class Sweep(Generic[Item, Worker]):
         self._taken = 0
         self._stop = False
         self._errors: dict[int, BaseException] = {}
-        self.total = OrderedSum()
+        self.total = OrderedSum(total)
 
     def run(self, threads: int) -> None:
         """Do all items; return when every thread has ended."""

@@ -90,6 +90,14 @@ class Run(Protocol):
         """
         ...
 
+    def gram(self, centre: int) -> Float64s:
+        """Inner products of model - model ``centre`` (in float64) of all models, over all data: float64[N, N].
+
+        Blocks of GRAM_BLOCK elements of a tensor are summed as the kernel does; the sum over blocks is exact, and
+        rounded once.  So it does not matter where which block was measured.
+        """
+        ...
+
     def small(self) -> Tile | None:
         """The run's one tensor as a tile, if it is small enough to lie in memory at once."""
         ...

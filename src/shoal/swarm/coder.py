@@ -1,41 +1,37 @@
 """How a round's numbers travel: a diff to the bytes of an upload, uploads to merged shards, shards to a merged diff.
 
-A *coder* is made from the plan alone, so all peers have the same one.  `ExactCoder` sends float32 and merges by any
-rule that looks at each coordinate alone.
+A *coder* is made from the plan alone, so all peers have the same one.  `ExactCoder` sends float32 in the clear and
+merges by a rule that looks at coordinates or tensors; gram_coder.py does the same for rules that look at whole models.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from shoal.errors import ArgumentError, PeerError
+from shoal.errors import ArgumentError, PeerError, shown
 from shoal.kernels.ring import Streams
 from shoal.merge.library import merge
+from shoal.merge.rules import Rule
 from shoal.swarm.parcel import Bytes
 
 Float32s = npt.NDArray[np.float32]
-
-#: elements that shards are cut by: a cache line of float32 is 16
-GRAIN = 64
-
-
-def fair_shares(units: int, parts: int) -> list[int]:
-    """``units`` in ``parts`` runs, whole, as equal as they can be, the longer ones first."""
-    low, more = divmod(units, parts)
-    return [low + 1] * more + [low] * (parts - more)
 
 
 class Coder(Protocol):
     """The numbers of one attempt.  Positions are those of the plan; streams are masks, None in the clear.
 
-    sizes  bytes of each shard, in uploads and when merged
+    sizes      bytes of each shard, in uploads and when merged
+    witnessed  a shard's backup does all that its owner does, and what they tell must be the same
     """
 
     sizes: list[int]
+    witnessed: bool
 
     def encode(self, position: int, diff: Float32s, uploaders: Collection[int], streams: Streams | None) -> Bytes:
         """A participant's diff as upload: uint8[sum of sizes].
@@ -62,23 +58,64 @@ class Coder(Protocol):
         ...
 
 
-class ExactCoder:
-    """float32 as it is, merged by a coordinate rule; bits = 0 in the plan."""
+@dataclass(frozen=True, slots=True)
+class Merging:
+    """How the plain rounds of a swarm merge.
 
-    def __init__(
-        self, elements: int, shards: int, weights: Sequence[float] | None, rule: str, settings: Mapping[str, Any]
-    ) -> None:
-        """``weights``: one for each participant, or None for equal ones."""
-        self._elements = elements
-        self._weights = weights
-        self._rule = rule
-        self._settings = dict(settings)
-        ends, at = [], 0
-        for share in fair_shares(-(-elements // GRAIN), shards):
-            at = min(at + share * GRAIN, elements)
-            ends.append(at)
-        self._starts = [0, *ends[:-1]]
-        self.sizes = [4 * (b - a) for a, b in zip(self._starts, ends, strict=True)]
+    rule      of the merge;  settings  those of its parameters that are not the defaults
+    samples   of each participant
+    """
+
+    rule: Rule
+    settings: Mapping[str, Any]
+    samples: tuple[int, ...]
+
+    def weights(self, positions: Sequence[int]) -> list[float] | None:
+        """What `shoal.merge` is given for these participants: samples, their shares where weights multiply, or none."""
+        if self.rule.weights == "none":
+            return None
+        samples = [self.samples[p] for p in positions]
+        return [n / sum(samples) for n in samples] if self.rule.weights == "as given" else [float(n) for n in samples]
+
+
+def checked_settings(rule: Rule, given: Mapping[str, object]) -> dict[str, int | float]:
+    """Parameters of a rule, those alone that are given.
+
+    raises  ArgumentError  ``rule.parameter``: one is not the rule's, is out of range, or is a list with a value for
+                           each model: who takes part is not known
+    """
+    known = {parameter.name: parameter for parameter in rule.parameters}
+    found: dict[str, int | float] = {}
+    for name, value in given.items():
+        if name not in known:
+            expected = ", ".join(sorted(known)) or "none"
+            raise ArgumentError("rule.parameter", f"{shown(name)} is no parameter of {rule.name}; expected {expected}")
+        number = known[name].check(value, rule.name)
+        if isinstance(number, tuple):
+            raise ArgumentError("rule.parameter", f"{rule.name}: {name} is a list; expected one value for all members")
+        found[name] = number
+    return found
+
+
+class ExactCoder:
+    """float32 as it is; bits = 0 in the plan.
+
+    A merged shard has the bits that `shoal.merge` gives for the same diffs (with a base of zeros where the rule needs
+    one): as one array, or, for a rule that looks at tensors, as the list of the layout's tensors.
+    """
+
+    witnessed = False
+
+    def __init__(self, merging: Merging, ends: Sequence[int], tensors: Sequence[int]) -> None:
+        """ends     where each shard ends, ascending, the last one at the number of elements
+        tensors  where each tensor begins, and where the last one ends (layout.starts)
+        """
+        self.merging = merging
+        self._elements = ends[-1]
+        self._ends = list(ends)
+        self._starts = [0, *self._ends[:-1]]
+        self._tensors = list(pairwise(tensors))
+        self.sizes = [4 * (b - a) for a, b in zip(self._starts, self._ends, strict=True)]
 
     def encode(self, position: int, diff: Float32s, uploaders: Collection[int], streams: Streams | None) -> Bytes:  # noqa: ARG002
         if diff.shape != (self._elements,) or diff.dtype != np.float32:
@@ -91,17 +128,34 @@ class ExactCoder:
         return np.ascontiguousarray(diff).view(np.uint8)
 
     def reduce(self, shard: int, uploads: Mapping[int, Bytes], streams: Streams | None) -> Bytes:  # noqa: ARG002
-        inputs = []
-        for position in sorted(uploads):
-            values = uploads[position].view(np.float32)
-            if not np.isfinite(values).all():
-                raise PeerError("upload.value", f"participant {position}: its upload holds NaN or Inf")
-            inputs.append(values)
-        weights = None if self._weights is None else [self._weights[p] for p in sorted(uploads)]
-        if not inputs[0].size:
-            return np.empty(0, np.uint8)
-        merged: Float32s = merge(inputs, weights=weights, method=self._rule, **self._settings)
-        return merged.view(np.uint8)
+        inputs = read(uploads)
+        out = np.empty(self.sizes[shard] // 4, np.float32)
+        if out.size:
+            self._merge(shard, sorted(uploads), inputs, out)
+        return out.view(np.uint8)
+
+    def _merge(self, shard: int, positions: list[int], inputs: list[Float32s], out: Float32s) -> None:
+        """The merge of these participants' shards, into ``out``."""
+        rule, per_tensor = self.merging.rule, self.merging.rule.scope == "tensor"
+        shape = self._tensors_of(shard) if per_tensor else {"": slice(None)}
+        base = np.zeros(len(out), np.float32) if rule.needs_base else None
+        merge(
+            [{key: values[span] for key, span in shape.items()} for values in inputs],
+            weights=self.merging.weights(positions),
+            method=rule.name,
+            base=None if base is None else {key: base[span] for key, span in shape.items()},
+            out={key: out[span] for key, span in shape.items()},
+            **self.merging.settings,
+        )
+
+    def _tensors_of(self, shard: int) -> dict[str, slice]:
+        """The tensors of a shard, as keys that `shoal.merge` gives the items of a list, and where they lie in it."""
+        start, end = self._starts[shard], self._ends[shard]
+        return {
+            f"{number:09d}": slice(a - start, b - start)
+            for number, (a, b) in enumerate(self._tensors)
+            if start <= a < b <= end
+        }
 
     def decode(self, merged: Sequence[Bytes], uploaders: Collection[int], survivors: Collection[int]) -> Float32s:  # noqa: ARG002
         diff = np.empty(self._elements, np.float32)
@@ -110,3 +164,17 @@ class ExactCoder:
         if not np.isfinite(diff).all():
             raise PeerError("shard.value", "a merged shard holds NaN or Inf")
         return diff
+
+
+def read(uploads: Mapping[int, Bytes]) -> list[Float32s]:
+    """Uploads of a shard as numbers, in the order of their positions.
+
+    raises  PeerError  ``upload.value``: NaN or Inf, naming the position
+    """
+    found = []
+    for position in sorted(uploads):
+        values = uploads[position].view(np.float32)
+        if not np.isfinite(values).all():
+            raise PeerError("upload.value", f"participant {position}: its upload holds NaN or Inf")
+        found.append(values)
+    return found

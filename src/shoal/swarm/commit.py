@@ -12,7 +12,7 @@ from shoal.ledger.body import Complaint, ModelCertificate, Vote
 from shoal.ledger.certificate import collect, model_statement
 from shoal.ledger.certificate import vote as sign
 from shoal.ledger.identity import signature_holds
-from shoal.swarm import vouching
+from shoal.swarm import compare, vouching
 from shoal.swarm.core import State
 from shoal.swarm.messages import MERGED, ModelVote
 from shoal.swarm.parcel import DOMAIN, Bytes, Parcel
@@ -44,8 +44,10 @@ def gather(state: State) -> None:
         return
     try:
         roots = shard_roots(attempt)
+        agreed = compare.check(state)
     except PeerError as error:
         state.failure = str(error)
+        state.propose("differ", Complaint(state.slot, state.failure))
         return
     merged = []
     for shard, root in enumerate(roots):
@@ -59,7 +61,7 @@ def gather(state: State) -> None:
             state.sums[shard] = Parcel(data, state.merged_cuts(shard))
             failpoint.reach("gather.shard")
             merged.append(data)
-    if len(merged) < len(roots):
+    if len(merged) < len(roots) or not (agreed or state.view.certified):
         return
     if attempt.secure and not state.view.certified:
         vouching.vouch(state, roots)

@@ -333,8 +333,8 @@ class Peer:
         failpoint.reach("plan.open")
         assert policy is not None
         try:
-            details, ring = plan.check_plan(attempt.plan, self.book.layout, self.book.rms, policy.secure)
-            coder = plan.coder_of(attempt, details, ring, policy.rule)
+            ring = plan.check_plan(attempt.plan, self.book.layout, self.book.rms, policy)
+            coder = plan.coder_of(attempt, self.book.layout, ring, policy)
         except PeerError as error:
             self._bad_plans.add(slot)
             self._note("fault", str(error), error.code, slot)

@@ -19,12 +19,15 @@ from shoal.diff.scales import Scales, next_scales
 from shoal.errors import ArgumentError, PeerError, shown
 from shoal.kernels.reference_coding import Float64s
 from shoal.ledger.attempt import Attempt
-from shoal.ledger.body import Participant, RoundPlan, ShardOwner
+from shoal.ledger.body import Participant, Policy, RoundPlan, ShardOwner
 from shoal.ledger.digest import ZERO_DIGEST
 from shoal.ledger.state import State
+from shoal.limits import GRAM_MODELS_MAX
 from shoal.merge.rules import find
 from shoal.model.layout import Layout
-from shoal.swarm.coder import GRAIN, Coder, ExactCoder
+from shoal.swarm.coder import Coder, ExactCoder, Merging, checked_settings
+from shoal.swarm.cutting import Pieces
+from shoal.swarm.gram_coder import GramCoder
 from shoal.swarm.ring_coder import RingCoder, first_scales
 from shoal.thresholds import PROFILES, thresholds
 
@@ -36,14 +39,12 @@ BY_SAMPLES: Final = 1
 class Details(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What a plan holds beside the ledger's fields: MessagePack array.
 
-    layout    digest of the flat layout;  elements  its length
-    settings  of the merge rule, by name
+    layout  digest of the flat layout;  elements  its length
     """
 
     version: int
     layout: bytes
     elements: int
-    settings: dict[str, float | int] = {}
 
 
 class Ring(msgspec.Struct, frozen=True):
@@ -63,11 +64,13 @@ def make_plan(
 
     rms           statistics of the round before, float64[blocks of the grid], or None
     participants  member -> samples
-    raises        ArgumentError  ``plan.participants``, ``weights.samples``: too few, or samples that cannot be
+    raises        ArgumentError  ``plan.participants``, ``weights.samples``: too few, or samples that cannot be;
+                                 ``plan.rule``: too many for the rule
     """
     ids = sorted(participants)
     assert state.policy is not None
     n = len(ids)
+    _check_rule(state.policy, n)
     ring = ring_of([participants[i] for i in ids], layout.elements, rms) if state.policy.secure else None
     details = Details(VERSION, layout.digest, layout.elements)
     return RoundPlan(
@@ -77,7 +80,7 @@ def make_plan(
         state.model,
         tuple(Participant(i, participants[i]) for i in ids),
         thresholds(n, PROFILES[state.policy.profile]),
-        owners(n, _units(layout.elements, ring), state.slot_next, ring is not None),
+        owners(n, _units(layout, ring, state.policy.rule), state.slot_next, ring is not None),
         ring.width.bits if ring else 0,
         ring.width.bound if ring else 0,
         ring.scales.digest if ring else ZERO_DIGEST,
@@ -97,9 +100,18 @@ def ring_of(samples: Sequence[int], elements: int, rms: Float64s | None) -> Ring
     return Ring(width, next_scales(grid, rms, kappa(width.bound, len(samples))))
 
 
-def _units(elements: int, ring: Ring | None) -> int:
-    """Pieces that shards are made of: runs of GRAIN elements, or blocks that are sent."""
-    return -(-elements // GRAIN) if ring is None else int(ring.scales.active.sum())
+def _units(layout: Layout, ring: Ring | None, rule: str) -> int:
+    """Pieces that shards are made of: those of cutting.py, or blocks that are sent."""
+    return Pieces.of(layout, find(rule).scope).count if ring is None else int(ring.scales.active.sum())
+
+
+def _check_rule(policy: Policy, participants: int) -> None:
+    """raises  ArgumentError  the rule or a setting is not known here, or it is not for so many"""
+    rule = find(policy.rule)
+    checked_settings(rule, policy.parameters)
+    if rule.scope == "model" and participants > GRAM_MODELS_MAX:
+        found = f"{participants} participants; rule {rule.name} compares at most {GRAM_MODELS_MAX}"
+        raise ArgumentError("plan.rule", found)
 
 
 def owners(n: int, units: int, slot: int, lane: bool) -> tuple[ShardOwner, ...]:
@@ -109,10 +121,11 @@ def owners(n: int, units: int, slot: int, lane: bool) -> tuple[ShardOwner, ...]:
     return tuple(ShardOwner((s + slot) % n, (s + slot + 1) % n) for s in range(count))
 
 
-def check_plan(plan: RoundPlan, layout: Layout, rms: Float64s | None, secure: bool) -> tuple[Details, Ring | None]:
+def check_plan(plan: RoundPlan, layout: Layout, rms: Float64s | None, policy: Policy) -> Ring | None:
     """Work out again what the plan derives.  (The ledger has checked base, numbers and thresholds already.)
 
-    raises  PeerError  ``plan.version``, ``plan.layout``, ``plan.shards``, ``plan.ring``, ``plan.details``
+    raises  PeerError  ``plan.version``, ``plan.layout``, ``plan.shards``, ``plan.ring``, ``plan.details``;
+                       ``plan.rule``: the policy's rule or its settings are not known here, or not for so many
     """
     where = f"slot {plan.slot}"
     try:
@@ -130,7 +143,11 @@ def check_plan(plan: RoundPlan, layout: Layout, rms: Float64s | None, secure: bo
             f"{where}: {found}; this site's model has {layout.digest.hex()[:16]} of {layout.elements}",
         )
     ring = None
-    if secure:
+    try:
+        _check_rule(policy, len(plan.participants))
+    except ArgumentError as error:
+        raise PeerError("plan.rule", f"{where}: {error}") from None
+    if policy.secure:
         try:
             ring = ring_of([p.samples for p in plan.participants], layout.elements, rms)
         except ArgumentError as error:
@@ -138,20 +155,21 @@ def check_plan(plan: RoundPlan, layout: Layout, rms: Float64s | None, secure: bo
     expected = (ring.width.bits, ring.width.bound, ring.scales.digest) if ring else (0, 0, ZERO_DIGEST)
     if (plan.bits, plan.bound, plan.scales) != expected:
         raise PeerError("plan.ring", f"{where}: ring, bound or scales are not those that follow from the last round")
-    if plan.shards != owners(len(plan.participants), _units(layout.elements, ring), plan.slot, secure):
+    if plan.shards != owners(len(plan.participants), _units(layout, ring, policy.rule), plan.slot, policy.secure):
         raise PeerError("plan.shards", f"{where}: shards are not those that follow from the plan")
-    return details, ring
+    return ring
 
 
-def coder_of(attempt: Attempt, details: Details, ring: Ring | None, rule: str) -> Coder:
-    """The coder that all members use for this attempt.
-
-    raises  PeerError  ``plan.rule``: the policy's rule needs more than one coordinate at a time
-    """
+def coder_of(attempt: Attempt, layout: Layout, ring: Ring | None, policy: Policy) -> Coder:
+    """The coder that all members use for this attempt."""
     plan = attempt.plan
     if ring is not None:
         return RingCoder(plan, attempt.rid, ring.scales)
-    if find(rule).scope != "coordinate" or find(rule).needs_base:
-        raise PeerError("plan.rule", f"rule {shown(rule)} looks at whole models; it cannot be merged by shards")
-    weights = [float(p.samples) for p in plan.participants]
-    return ExactCoder(details.elements, len(plan.shards), weights, rule, details.settings)
+    merging = Merging(find(policy.rule), policy.parameters, tuple(p.samples for p in plan.participants))
+    return plain_coder(merging, layout, len(plan.shards))
+
+
+def plain_coder(merging: Merging, layout: Layout, shards: int) -> ExactCoder:
+    """The coder of a round in the clear."""
+    ends = Pieces.of(layout, merging.rule.scope).ends([1] * shards)
+    return GramCoder(merging, ends) if merging.rule.scope == "model" else ExactCoder(merging, ends, layout.starts)

@@ -29,6 +29,8 @@ class RingCoder:
     own     what the sum will contain of this participant, where residuals are carried, once it was encoded
     """
 
+    witnessed = False
+
     def __init__(self, plan: RoundPlan, rid: bytes, scales: Scales) -> None:
         samples = tuple(p.samples for p in plan.participants)
         width = Width.public(samples, plan.bits)

@@ -7,7 +7,8 @@ whether this node has just been restarted.
     phase      until the ledger has        duties of a member (position in the plan, owner, coordinator)
     SHARE      share-set (secure only)     deal, hold; propose the share-set (coordinator)
     UPLOAD     survivor certificate        upload; collect and receipt (owner); ask for votes, certify (coordinator)
-    REDUCE     the sum of every shard      open secrets; collect (backup), sum and tell (owner)
+    REDUCE     the sum of every shard      open secrets; collect (backup), compare whole updates if the rule does, sum
+                                           and tell (owner)
     COMMIT     model certificate           as before; gather, vouch and check, decode, vote; certify (coordinator)
     LINGER     (certified)                 gather and decode, if not done; serve others
 
@@ -27,7 +28,7 @@ from typing import Any, Final
 from shoal.errors import ShoalError
 from shoal.ledger.attempt import Attempt
 from shoal.ledger.body import Abort, Body, Check, Nonce
-from shoal.swarm import commit, secrecy, survive, upload, vouching
+from shoal.swarm import commit, compare, secrecy, survive, upload, vouching
 from shoal.swarm.actions import Action
 from shoal.swarm.core import State, View
 from shoal.swarm.messages import (
@@ -86,7 +87,7 @@ def _on_lacks(state: State, peer: bytes, said: Lacks) -> None:
 
 
 Duty = Callable[[State], None]
-_OWN: Final[tuple[Duty, ...]] = (upload.collect, upload.reduce)
+_OWN: Final[tuple[Duty, ...]] = (upload.collect, compare.measure, compare.reduce)
 PHASES: Final[dict[Phase, tuple[Duty, ...]]] = {
     Phase.SHARE: (secrecy.deal, secrecy.hold, secrecy.share_set, _give_up),
     Phase.UPLOAD: (
@@ -201,6 +202,7 @@ def _count(view: View) -> tuple[int, ...]:
         sum(map(len, attempt.receipts.values())),
         len(attempt.survivors or ()),
         len(attempt.opened_seeds) + len(attempt.opened_keys),
+        sum(len(told) for shards in attempt.grams.values() for told in shards.values()),
         sum(map(len, attempt.shards.values())),
         len(attempt.nonces) + len(attempt.checks),
         len(view.certified),

@@ -67,7 +67,8 @@ def _encode(state: State, me: int, among: set[int], streams: Streams | None) -> 
 
 
 def duties(state: State) -> Iterator[int]:
-    """Shards that this node works on: those it owns, and where nothing moves those it backs up.
+    """Shards that this node works on: those it owns, and where nothing moves, or always where the coder has shards
+    witnessed, those it backs up.
 
     A backup does not repeat a receipt that the owner has given, but a sum it does: it may have died with the owner.
     """
@@ -75,7 +76,7 @@ def duties(state: State) -> Iterator[int]:
     for shard, who in enumerate(attempt.plan.shards):
         before = attempt.survivors is None
         told = (attempt.receipts if before else attempt.shards).get(shard, {})
-        takes_over = state.stalled and not (before and told)
+        takes_over = state.coder.witnessed or (state.stalled and not (before and told))
         if me is not None and (who.owner == me or (who.backup == me and (me in told or takes_over))):
             yield shard
 
@@ -110,6 +111,13 @@ def receipt(state: State) -> None:
             state.propose(("receipt", shard), Receipt(state.slot, shard, bitmap(arrived, attempt.size)))
 
 
+def whole_parts(state: State, shard: int) -> dict[int, Bytes] | None:
+    """The survivors' uploads of a shard, by position; None while some are still coming."""
+    parts = {p: _part(state, shard, p) for p in sorted(state.view.attempt.survivors or ())}
+    whole = {p: part for p, part in parts.items() if part is not None}
+    return whole if len(whole) == len(parts) else None
+
+
 def reduce(state: State) -> None:
     """Merge the survivors' uploads of a shard, name the sum in the ledger, keep it for whoever wants it."""
     attempt, me = state.view.attempt, state.position
@@ -117,9 +125,8 @@ def reduce(state: State) -> None:
         if me in attempt.shards.get(shard, {}):
             continue
         if shard not in state.sums:
-            parts = {p: _part(state, shard, p) for p in sorted(attempt.survivors or ())}
-            whole = {p: part for p, part in parts.items() if part is not None}
-            if len(whole) < len(parts):
+            whole = whole_parts(state, shard)
+            if whole is None:
                 continue
             if attempt.secure and state.removal is None:
                 if state.privacy is None or state.privacy.step != Step.OPEN or any(state.privacy.wanted()):
