@@ -16,6 +16,10 @@ constexpr int64_t PLACES_STEP = 64;                                  // blocks b
 constexpr uint64_t LANE_MODEL = 0, LANE_DITHER = 4, LANE_SIGNS = 5;  // reference_ring
 // Streams times elements below which the caller works alone: waking others takes as long.
 constexpr int64_t INLINE_WORK = 1 << 17;
+// Bytes of an output from which on it is written past the caches.
+constexpr int64_t STREAM_BYTES = 4 << 20;
+// Elements from which on it pays to look for what a dither table is made of.
+constexpr int64_t SAWTOOTH_ELEMENTS = 1 << 18;
 
 const CodingTable& table() {
 #if defined(__x86_64__)
@@ -81,7 +85,33 @@ bool all_zero(const int32_t* table) {
     return std::all_of(table, table + DITHER_VALUES, [](int32_t value) { return value == 0; });
 }
 
+// Whether the table is such a one; then it is found.
+bool find_sawtooth(const int32_t* table, Sawtooth& found) {
+    const int64_t slope = std::max(int64_t(table[1]) - table[0], int64_t(table[2]) - table[1]);
+    if (slope < 0 || slope > Sawtooth::SLOPE_MAX) return false;
+    found.slope = int32_t(slope);
+    for (int64_t part = 0; part < Sawtooth::PARTS; part++) {
+        const int64_t begin = part * Sawtooth::PART, end = begin + Sawtooth::PART;
+        const auto level = [&](int64_t i) { return table[i] - slope * i; };
+        const int64_t before = level(begin);
+        if (std::abs(before) > Sawtooth::VALUE_MAX) return false;
+        int64_t at = begin;
+        while (at < end && level(at) == before) at++;
+        found.value[part] = int32_t(before);
+        found.fall[part] = int32_t(at);
+        while (at < end && level(at) == before - Sawtooth::FALL) at++;
+        if (at < end) return false;
+    }
+    return true;
+}
+
 const float* from(const float* x, int64_t start) { return x ? x + start : nullptr; }
+
+// Where a block goes; long vectors go past the caches, unless they are the base, which is there already.
+Target target_of(const Grid& grid, const Grid::Block& block, const float* base, float* out) {
+    return {from(base, block.start), out + block.start, block.there,
+            out != base && grid.length * int64_t(sizeof(float)) >= STREAM_BYTES};
+}
 
 }  // namespace
 
@@ -139,6 +169,9 @@ void decode(const Decoding& d) {
     const CodingTable& t = table();
     const RingTable& r = ring();
     const bool dithered = !all_zero(d.table);
+    Sawtooth found;
+    const bool simple = dithered && d.grid.places >= SAWTOOTH_ELEMENTS && find_sawtooth(d.table, found);
+    const Sawtooth* const sawtooth = simple ? &found : nullptr;
     run(int64_t(d.grid.pieces.size()), d.grid.places, d.masks.count + 2, d.threads, [&](int64_t i, Scratch& scratch) {
         const Part part(d.grid, i);
         expand_signs(r, d.signs_key, d.grid, part, scratch);
@@ -152,16 +185,16 @@ void decode(const Decoding& d) {
         for (const Grid::Block* b = part.begin; b != part.end; b++) {
             const int64_t j = b - d.grid.blocks.data(), at = b->place - part.place;
             const char* const in = words + wire_bytes(at, d.bits);
-            const Undithering how{dithered ? scratch.dither + at : nullptr, d.table, d.scales[j]};
+            const Undithering how{dithered ? scratch.dither + at : nullptr, d.table, sawtooth, d.scales[j],
+                                  from(d.base, b->start)};
             if (d.bits == 12) {
                 t.unpack12(in, int64_t(1) << b->log, scratch.wide());
-                t.dequantise16(scratch.words + Scratch::WIDE, b->log, how, scratch.z);
+                t.dequantise12(scratch.words + Scratch::WIDE, b->log, how, scratch.z);
             } else {
                 const auto dequantise = d.bits == 8 ? t.dequantise8 : d.bits == 16 ? t.dequantise16 : t.dequantise32;
                 dequantise(in, b->log, how, scratch.z);
             }
-            t.butterflies(b->log, scratch.z);
-            t.put(scratch.z, b->log, scratch.signs_at(at), from(d.base, b->start), b->there, d.out + b->start);
+            t.finish(scratch.z, b->log, scratch.signs_at(at), target_of(d.grid, *b, d.base, d.out));
         }
     });
 }
@@ -221,8 +254,7 @@ void decode_codes(const Codes& c, const char* codes, const float* scales, const 
         for (const Grid::Block* b = part.begin; b != part.end; b++) {
             const int64_t at = b->place - part.place;
             t.decode_codes(wide + at, b->log, c.book, scales[b - c.grid.blocks.data()], scratch.z);
-            t.butterflies(b->log, scratch.z);
-            t.put(scratch.z, b->log, scratch.signs_at(at), from(base, b->start), b->there, out + b->start);
+            t.finish(scratch.z, b->log, scratch.signs_at(at), target_of(c.grid, *b, base, out));
         }
     });
 }

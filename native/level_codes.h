@@ -95,9 +95,12 @@ void decode_bits(const uint8_t* codes, int64_t size, const Codebook& book, float
         store(r + at, picked<BITS>(values, widened(load<vb>(codes + at)) & ((1 << BITS) - 1)));
 }
 
-void decode_codes(const uint8_t* codes, int log, const Codebook& book, float scale, float* r) {
-    const int64_t size = int64_t(1) << log;
-    book.bits == 8 ? decode_bits<8>(codes, size, book, scale, r) : decode_bits<4>(codes, size, book, scale, r);
+void decode_codes(const uint8_t* codes, int log, const Codebook& book, float scale, float* z) {
+    const int64_t size = int64_t(1) << log, near = near_size(log);
+    for (int64_t begin = 0; begin < size; begin += near) {
+        (book.bits == 8 ? decode_bits<8> : decode_bits<4>)(codes + begin, near, book, scale, z + begin);
+        near_spans(Plain{z}, log, begin, z);
+    }
 }
 
 template <int BITS>
@@ -214,22 +217,22 @@ void dequantise_run(const int8_t* q, int64_t count, float scale, const float* ba
 }  // namespace
 }  // namespace shoal
 
-#define SHOAL_CODING_TABLE                \
-    {.rotate = rotate,                    \
-     .butterflies = butterflies,          \
-     .put = put,                          \
-     .quantise8 = quantise<int8_t>,       \
-     .quantise16 = quantise<int16_t>,     \
-     .quantise32 = quantise<int32_t>,     \
-     .dequantise8 = dequantise<int8_t>,   \
-     .dequantise16 = dequantise<int16_t>, \
-     .dequantise32 = dequantise<int32_t>, \
-     .pack12 = pack12,                    \
-     .unpack12 = unpack12,                \
-     .encode_codes = encode_codes,        \
-     .decode_codes = decode_codes,        \
-     .pack_codes = pack_codes,            \
-     .unpack_codes = unpack_codes,        \
-     .absmax = absmax,                    \
-     .quantise_absmax = quantise_absmax,  \
+#define SHOAL_CODING_TABLE               \
+    {.rotate = rotate,                   \
+     .finish = finish,                   \
+     .quantise8 = quantise<int8_t>,      \
+     .quantise16 = quantise<int16_t>,    \
+     .quantise32 = quantise<int32_t>,    \
+     .dequantise8 = dequantise<8>,       \
+     .dequantise12 = dequantise<12>,     \
+     .dequantise16 = dequantise<16>,     \
+     .dequantise32 = dequantise<32>,     \
+     .pack12 = pack12,                   \
+     .unpack12 = unpack12,               \
+     .encode_codes = encode_codes,       \
+     .decode_codes = decode_codes,       \
+     .pack_codes = pack_codes,           \
+     .unpack_codes = unpack_codes,       \
+     .absmax = absmax,                   \
+     .quantise_absmax = quantise_absmax, \
      .dequantise = dequantise_run}

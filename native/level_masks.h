@@ -32,7 +32,11 @@ INLINE void masks_of_group(const Masks& masks, uint64_t lane, uint64_t block, v3
             std::memcpy(x, ordered, sizeof x);
         }
         const bool plus = masks.signs[i] > 0;
-        for (int w = 0; w < 16; w++) total[w] = added<W>(total[w], x[w], plus);
+        if (i == 0 && plus) {
+            std::memcpy(total, x, sizeof x);
+        } else {
+            for (int w = 0; w < 16; w++) total[w] = added<W>(total[w], x[w], plus);
+        }
     }
 }
 
@@ -82,7 +86,9 @@ void add_masks12(const char* words, const Masks& masks, uint64_t lane, uint64_t 
         alignas(64) v32 total[16];
         masks_of_group<v16>(masks, lane, block, total);
         if (left == 0 && bytes == GROUP_BYTES) {
-            in_order(total, [&](int64_t at, v32 mask) { add(words + at * 3 / 4, v16(mask), out + at * 3 / 4); });
+            alignas(64) v16 ordered[16];
+            put_in_order(total, reinterpret_cast<char*>(ordered));
+            for (int i = 0; i < 16; i += 4) add_four12(words + i * BYTES12, ordered + i, out + i * BYTES12);
             words += GROUP_BYTES * 3 / 4, out += GROUP_BYTES * 3 / 4;
             return;
         }

@@ -59,6 +59,48 @@ INLINE void pack12(v16 x, char* to) {
 #endif
 }
 
+#if defined(__AVX512BW__)
+// Dword l of four registers of words, as three registers of the wire hold them: 12 dwords of each, three in 128 bits,
+// with the last of them again.  `from`: the dword of the wire that a begins with, b follows.
+template <int REGISTER, int FROM>
+INLINE v16 apart12(v32 a, v32 b) {
+    const v32 spread = picked(a, b, [](int l) { return 12 * REGISTER - FROM + l / 4 * 3 + (l % 4 < 3 ? l % 4 : 2); });
+    const __m512i apart = _mm512_shuffle_epi8(__m512i(spread), _mm512_broadcast_i32x4(_mm_set_epi8(SHOAL_APART12)));
+    return v16(_mm512_mask_srli_epi16(apart, 0xAAAAAAAA, apart, 4));
+}
+
+// The low 12 bits of each lane, side by side in the first 96 bits of each 128.
+INLINE v32 together12(v16 x) {
+    const __m512i words = __m512i(x), odd = _mm512_srli_epi32(words, 4);
+    const __m512i pairs = _mm512_ternarylogic_epi32(_mm512_set1_epi32(0x0FFF), words, odd, 0xCA);  // low ? words : odd
+    return v32(_mm512_shuffle_epi8(pairs, _mm512_broadcast_i32x4(_mm_set_epi8(SHOAL_TOGETHER12))));
+}
+
+// Register WHICH of three for the wire: the end of a, which is register A of four, and the beginning of b.
+template <int WHICH, int A>
+INLINE v32 dense12(v32 a, v32 b) {
+    return picked(a, b, [](int l) {
+        const int at = 16 * WHICH + l - 12 * A;
+        return at / 12 * LANES + at % 12 / 3 * 4 + at % 3;
+    });
+}
+
+// out = words + masks, for four registers of masks: whole registers on the wire, which no mask makes slower, and of
+// which none is read while the one before it is still on its way to memory.
+INLINE void add_four12(const char* words, const v16* masks, char* out) {
+    const v32 a = load<v32>(words), b = load<v32>(words + VB), c = load<v32>(words + 2 * VB);
+    const v32 x0 = together12(apart12<0, 0>(a, a) + masks[0]), x1 = together12(apart12<1, 0>(a, b) + masks[1]);
+    const v32 x2 = together12(apart12<2, 16>(b, c) + masks[2]), x3 = together12(apart12<3, 32>(c, c) + masks[3]);
+    store(out, dense12<0, 0>(x0, x1));
+    store(out + VB, dense12<1, 1>(x1, x2));
+    store(out + 2 * VB, dense12<2, 2>(x2, x3));
+}
+#else
+INLINE void add_four12(const char* words, const v16* masks, char* out) {
+    for (int i = 0; i < 4; i++) pack12(unpack12(words + i * BYTES12) + masks[i], out + i * BYTES12);
+}
+#endif
+
 // The first `count` words of a register, count < WORDS12 and even, without touching bytes beyond them.
 INLINE v16 unpack12_end(const char* from, int64_t count) {
     alignas(64) char end[BYTES12] = {};

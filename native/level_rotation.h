@@ -126,19 +126,27 @@ INLINE void last_spans(float* z, int64_t count, int64_t span) {
     }
 }
 
+// Elements of a block that are done with while they are in the nearest cache.
+INLINE int64_t near_size(int log) { return int64_t(1) << (log < NEAR_LOG ? log : NEAR_LOG); }
+
+// All spans below near_size, of that many elements from `begin` on.
+template <class From>
+void near_spans(const From& from, int log, int64_t begin, float* z) {
+    const int64_t near = near_size(log);
+    constexpr int FEW = (1 << LOG_MIN) / LF < REGISTERS ? (1 << LOG_MIN) / LF : REGISTERS;
+    if (log == LOG_MIN) {
+        first_pass<FEW>(from, begin, begin + near, z);
+        last_spans(z + begin, near, FEW * LF);
+    } else {
+        first_pass<REGISTERS>(from, begin, begin + near, z);
+        last_spans(z + begin, near, REGISTERS * LF);
+    }
+}
+
 template <class From>
 void transform(const From& from, int log, float* z) {
-    const int64_t size = int64_t(1) << log, near = size < (1 << NEAR_LOG) ? size : 1 << NEAR_LOG;
-    constexpr int FEW = (1 << LOG_MIN) / LF < REGISTERS ? (1 << LOG_MIN) / LF : REGISTERS;
-    for (int64_t begin = 0; begin < size; begin += near) {
-        if (log == LOG_MIN) {
-            first_pass<FEW>(from, begin, begin + near, z);
-            last_spans(z + begin, near, FEW * LF);
-        } else {
-            first_pass<REGISTERS>(from, begin, begin + near, z);
-            last_spans(z + begin, near, REGISTERS * LF);
-        }
-    }
+    const int64_t size = int64_t(1) << log, near = near_size(log);
+    for (int64_t begin = 0; begin < size; begin += near) near_spans(from, log, begin, z);
     last_spans(z, size, near);
 }
 
@@ -155,24 +163,50 @@ void rotate(const float* x, const float* base, int64_t there, const uint8_t* sig
     }
 }
 
-void butterflies(int log, float* z) { transform(Plain{z}, log, z); }
-
 INLINE float scale_of(int log) { return 1.0f / float(1 << (log / 2)); }
 
-void put(const float* z, int log, const uint8_t* signs, const float* base, int64_t there, float* out) {
-    const int64_t size = int64_t(1) << log;
+// The spans from near_size on, then z = signs o (scale z), in one walk over z.
+INLINE void last_spans_and_signs(int log, const uint8_t* signs, float* z) {
+    const int64_t size = int64_t(1) << log, near = near_size(log);
     const float scale = scale_of(log);
-    if (there > size) there = size;
-    const int64_t whole = there / LF * LF;
-    for (int64_t at = 0; at < whole; at += LF) {
-        vf r = flipped(load<vf>(z + at) * scale, sign_lanes(signs, at));
-        if (base) r = load<vf>(base + at) + r;
-        store(out + at, r);
+    if (near == size) {
+        for (int64_t at = 0; at < size; at += LF)
+            store(z + at, flipped(load<vf>(z + at) * scale, sign_lanes(signs, at)));
+        return;
     }
-    for (int64_t at = whole; at < there; at++) {
-        const float r = signs[at / 8] >> at % 8 & 1 ? -(z[at] * scale) : z[at] * scale;
-        out[at] = base ? base[at] + r : r;
+    constexpr int FAR = 1 << (LOG_MAX - NEAR_LOG);
+    static_assert(FAR == 4 && LOG_MAX % 2 == 0 && NEAR_LOG % 2 == 0, "a block is near, or four times as large");
+    for (int64_t at = 0; at < near; at += LF) {
+        vf x[FAR];
+#pragma GCC unroll 4
+        for (int i = 0; i < FAR; i++) x[i] = load<vf>(z + i * near + at);
+        register_butterflies(x);
+#pragma GCC unroll 4
+        for (int i = 0; i < FAR; i++) store(z + i * near + at, flipped(x[i] * scale, sign_lanes(signs, i * near + at)));
     }
+}
+
+// out = base + z.  PAST: past the caches.
+template <bool PAST>
+INLINE void add_base(const float* z, const float* base, int64_t there, float* out) {
+    const auto one = [&](int64_t at) { out[at] = base ? base[at] + z[at] : z[at]; };
+    int64_t at = 0;
+    if constexpr (PAST)
+        for (; at < there && reinterpret_cast<uintptr_t>(out + at) % VB; at++) one(at);
+    if (base) {
+        for (; at + LF <= there; at += LF) put<PAST>(out + at, load<vf>(base + at) + load<vf>(z + at));
+    } else {
+        for (; at + LF <= there; at += LF) put<PAST>(out + at, load<vf>(z + at));
+    }
+    for (; at < there; at++) one(at);
+    if constexpr (PAST) fence();
+}
+
+void finish(float* z, int log, const uint8_t* signs, const Target& target) {
+    last_spans_and_signs(log, signs, z);
+    const int64_t there = target.there;
+    target.stream ? add_base<true>(z, target.base, there, target.out)
+                  : add_base<false>(z, target.base, there, target.out);
 }
 
 }  // namespace

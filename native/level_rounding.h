@@ -1,5 +1,7 @@
 // Numbers of one block <-> words of the ring, with subtractive dither.
 #pragma once
+#include <type_traits>
+
 #include "level_rotation.h"
 
 namespace shoal {
@@ -85,6 +87,10 @@ INLINE vb low_bytes(vi v) {
 #endif
 }
 
+// What words of so many bits are kept in.
+template <int BITS>
+using Integer = std::conditional_t<BITS == 8, int8_t, std::conditional_t<BITS == 32, int32_t, int16_t>>;
+
 template <class Word>
 INLINE void store_words(char* to, vi v) {
     if constexpr (sizeof(Word) == 1) {
@@ -107,12 +113,28 @@ INLINE vi widened(vb x) {
 #endif
 }
 
+INLINE vi widened(vhu x) {
+#if defined(__AVX512F__)
+    return bits_as<vi>(_mm512_cvtepu16_epi32(bits_as<__m256i>(x)));
+#else
+    return __builtin_convertvector(x, vi);
+#endif
+}
+
+INLINE vi widened(vh x) {
+#if defined(__AVX512F__)
+    return bits_as<vi>(_mm512_cvtepi16_epi32(bits_as<__m256i>(x)));
+#else
+    return __builtin_convertvector(x, vi);
+#endif
+}
+
 template <class Word>
 INLINE vi load_words(const char* from) {
     if constexpr (sizeof(Word) == 1) {
         return widened(load<vb>(from));
     } else if constexpr (sizeof(Word) == 2) {
-        return __builtin_convertvector(load<vh>(from), vi);
+        return widened(load<vh>(from));
     } else {
         return load<vi>(from);
     }
@@ -137,7 +159,7 @@ Found quantise(const float* z, int log, const Rounding& how, char* to) {
             u = u == u ? u : vf{};
             u = u > -limit ? u : -limit;
             u = u < limit ? u : limit;
-            const vi dither = __builtin_convertvector(load<vhu>(how.dither + at) + offset, vi);
+            const vi dither = widened(load<vhu>(how.dither + at) + offset);
             const vf xi = (__builtin_convertvector(dither, vf) + 0.5f) * 0x1p-16f;  // exact
             const vf whole = floor_of(u);
             const vi v = to_int(whole) - ((u - whole) + xi >= 1.0f);
@@ -188,25 +210,83 @@ INLINE vd half_to_double(const vi& x, int half) {
 #endif
 }
 
-template <class Word, bool DITHERED>
-void dequantise_words(const char* words, int64_t size, const Undithering& how, float* r) {
-    const vd scale = all(how.scale);
-    for (int64_t at = 0; at < size; at += LF) {
-        const vi s = load_words<Word>(words + at * int64_t(sizeof(Word)));
-        vi known{};
-        if constexpr (DITHERED) known = gathered(how.table, __builtin_convertvector(load<vhu>(how.dither + at), vi));
+// What the table says, with its sign changed.
+struct FromTable {
+    const int32_t* table;
+    INLINE explicit FromTable(const Undithering& how) : table(how.table) {}
+    INLINE vi operator()(vi index) const { return -gathered(table, index); }
+};
+
+#if defined(__AVX512F__)
+struct FromSawtooth {
+    vi slope, value[2], fall[2];
+    INLINE explicit FromSawtooth(const Undithering& how) : slope(how.sawtooth->slope - vi{}) {
+        static_assert(Sawtooth::PARTS == 2 * LF);
         for (int half = 0; half < 2; half++) {
-            vd x = half_to_double(s, half) * 131072.0;  // exact, and so is the difference
-            if constexpr (DITHERED) x = x - half_to_double(known, half);
-            store(r + at + half * LD, to_float(x * scale));
+            value[half] = load<vi>(how.sawtooth->value + half * LF);
+            fall[half] = load<vi>(how.sawtooth->fall + half * LF);
+        }
+    }
+    INLINE vi operator()(vi index) const {
+        const auto of_part = [part = __m512i(index >> Sawtooth::PART_LOG)](const vi* found) {
+            return bits_as<vi>(_mm512_permutex2var_epi32(__m512i(found[0]), part, __m512i(found[1])));
+        };
+        const vi less = of_part(value) + slope * index;
+        return (index >= of_part(fall) ? vi{} + Sawtooth::FALL : vi{}) - less;
+    }
+};
+#else
+typedef FromTable FromSawtooth;
+#endif
+
+struct Nothing {
+    INLINE explicit Nothing(const Undithering&) {}
+};
+
+// BITS of a word, which has its sign; below 16 it and what a sawtooth says fit into 32 bits together.
+template <int BITS, class Known>
+void dequantise_words(const char* words, int64_t size, const Undithering& how, float* r) {
+    typedef Integer<BITS> Word;
+    const vd scale = all(how.scale);
+    const uint16_t* const dither = how.dither;
+    const char* const soon = reinterpret_cast<const char*>(how.base);
+    const Known known(how);
+    for (int64_t at = 0; at < size; at += LF) {
+        if (soon) fetch(soon, at * int64_t(sizeof(float)), VB);
+        const vi s = load_words<Word>(words + at * int64_t(sizeof(Word)));
+        if constexpr (std::is_same_v<Known, Nothing>) {
+            for (int half = 0; half < 2; half++)
+                store(r + at + half * LD, to_float(half_to_double(s, half) * 131072.0 * scale));
+        } else {
+            const vi less = known(widened(load<vhu>(dither + at)));
+            if constexpr (BITS < 16 && !std::is_same_v<Known, FromTable>) {
+                const vi x = (s << 17) + less;
+                for (int half = 0; half < 2; half++)
+                    store(r + at + half * LD, to_float(half_to_double(x, half) * scale));
+            } else {
+                for (int half = 0; half < 2; half++) {
+                    // The product is exact, and so is the difference.
+                    const vd x = add_product<true>(half_to_double(s, half), all(131072.0), half_to_double(less, half));
+                    store(r + at + half * LD, to_float(x * scale));
+                }
+            }
         }
     }
 }
 
-template <class Word>
-void dequantise(const char* words, int log, const Undithering& how, float* r) {
-    const int64_t size = int64_t(1) << log;
-    how.dither ? dequantise_words<Word, true>(words, size, how, r) : dequantise_words<Word, false>(words, size, how, r);
+template <int BITS>
+void dequantise(const char* words, int log, const Undithering& how, float* z) {
+    const int64_t size = int64_t(1) << log, near = near_size(log);
+    const auto fill = !how.dither    ? dequantise_words<BITS, Nothing>
+                      : how.sawtooth ? dequantise_words<BITS, FromSawtooth>
+                                     : dequantise_words<BITS, FromTable>;
+    Undithering part = how;
+    for (int64_t begin = 0; begin < size; begin += near) {
+        if (how.dither) part.dither = how.dither + begin;
+        if (how.base) part.base = how.base + begin;
+        fill(words + begin * int64_t(sizeof(Integer<BITS>)), near, part, z + begin);
+        near_spans(Plain{z}, log, begin, z);
+    }
 }
 
 // --- small fields of one 64-bit word: put together, and taken apart ------------------------------------------------

@@ -185,6 +185,66 @@ def test_decode_gives_the_same_bits(level: str, bits: int, kind: str) -> None:
         assert same(out[~inside], base[~inside])
 
 
+@cache
+def long_cases() -> list[tuple[Any, ...]]:
+    """(table, bits, words, base, what the reference makes of them): long vectors are decoded by other ways.
+
+    Tables of few peers and of many, with falls at the ends of parts, two falls close together, another table, none.
+    """
+    rng = np.random.default_rng(11)
+    blocks, end = grid([14] * 16 + [12, 6])
+    offsets = [np.arange(n, dtype=np.int64) * 65_536 // n for n in (3, 10, 32, 33, 100)]
+    offsets += [np.array(o, np.int64) for o in ([0], [0, 2048, 4096 - 1, 65_535], [7, 8], [500, 500])]
+    tables = [coding.dither_table(o) for o in offsets]
+    tables += [
+        tables[1] + np.int32(2**28 - 2**21),
+        tables[0].copy(),
+        rng.integers(-(2**31), 2**31, 65_536).astype(np.int32),
+    ]
+    tables[-2][40_000] += 1
+    cases = []
+    for i, table in enumerate(tables):
+        bits = coding.RING_BITS[i % 4]
+        words = rng.integers(0, 256, blocks.places * bits // 8, np.uint8)
+        base = finite(rng, end - 5, "plain") if i % 3 else None
+        scales, expected = rng.uniform(0, 1e-6, len(blocks)), np.zeros(end - 5, np.float32)
+        reference.decode(
+            words, bits, blocks.starts, blocks.logs, 0, KEYS.signs, KEYS.dither, table, scales, base, expected
+        )  # fmt: skip
+        cases.append((blocks, table, bits, words, scales, base, expected))
+    return cases
+
+
+def test_long_vectors_are_decoded_to_the_same_bits(level: str) -> None:
+    for blocks, table, bits, words, scales, base, expected in long_cases():
+        out = np.empty_like(expected)
+        coding.decode(words, blocks, KEYS, table, scales, base, out, bits=bits)
+        assert same(out, expected)
+
+
+def test_what_goes_past_the_caches_is_the_same(level: str) -> None:
+    """A vector of more than 4 MiB, at any address, on a base and on none."""
+    rng = np.random.default_rng(12)
+    blocks, end = grid([14] * 65)
+    codes, centroids = rng.integers(0, 256, blocks.places // 2, np.uint8), np.linspace(-2, 2, 16, dtype=np.float32)
+    scales = rng.uniform(0.5, 1, len(blocks)).astype(np.float32)
+    base = finite(rng, end - 77, "plain")
+    for under in (None, base):
+        apart = shifted(np.zeros(end - 77, np.float32), 20)
+        coding.decode_codes(codes, blocks, KEYS.signs, centroids, scales, under, apart)
+        inside = np.zeros(end - 77, np.float32) if under is None else under.copy()
+        for j in range(0, len(blocks), 5):  # a few blocks at a time are too little to go past them
+            some = slice(j, j + 5)
+            part = Blocks(blocks.starts[some], blocks.logs[some], int(blocks.starts[j]))
+            part = Blocks(part.starts - part.starts[0], part.logs, part.first)
+            where = slice(part.first, part.first + part.places)
+            coding.decode_codes(
+                codes[part.first // 2 :][: part.places // 2], part, KEYS.signs, centroids, scales[some],
+                None if under is None else under[where], inside[where],
+            )  # fmt: skip
+        assert same(apart, inside)
+
+
 def test_a_base_is_taken_off_in_float32(level: str) -> None:
     rng = np.random.default_rng(3)
     blocks, end = grid([10, 14, 6], [0, 3, 0])
