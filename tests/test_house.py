@@ -125,7 +125,7 @@ FILE_MODULES = {
     "config.py": "reads the site file",
     "ledger/key_file.py": "private keys, mode 0600",
     "ledger/sqlite_file.py": "the durable store",
-    "swarm/node.py": "the model in force and its statistics",
+    "swarm/shelf.py": "the model in force, the next one, and their statistics",
     "swarm/checkup.py": "asks the kernel about memory and CPU; reads the card",
     "secure/journal_file.py": "decisions that must survive a restart",
     "merge/outer.py": "the optimisers' state file",

@@ -72,6 +72,8 @@ POINTS: Final[Mapping[str, str]] = {
     "replica.apply": "others were told; decided entries are not applied",
     "model.rename.before": "a model file is written and synced under another name",
     "model.rename.after": "a model file has its name; the folder is not synced",
+    "node.rename.before": "the model that was voted for, or its statistics, is about to take its place",
+    "node.rename.after": "a model or its statistics are in their place",
     "statistics.rename.before": "statistics are written and synced under another name",
     "handover": "a leader that stops is about to hand over",
     "send.control": "a message of the control plane is about to be sent",

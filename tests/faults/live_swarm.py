@@ -104,6 +104,7 @@ class LiveSwarm:
         self._draws = 0
         self._found(addresses or [f"tcp://127.0.0.1:{port}" for port in free_ports(n)])
         self.checked = 0  # the last round that `check` saw
+        self.void = 0  # updates that were handed in again, because an attempt was given up
         self.means = 0  # rounds whose results were compared with the means
 
     def shoal(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -324,15 +325,6 @@ class LiveSwarm:
         save(made, path)
         return path
 
-    def submit(self, who: Iterable[int], stack: ExitStack) -> dict[int, Caller]:
-        """Train at these sites and hand in; the callers, to wait at."""
-        callers = {}
-        for i in who:
-            path = self.local(i, self.model)
-            callers[i] = stack.enter_context(Caller(self.data(i)))
-            callers[i].ask(Submit(str(path), 100 + i))
-        return callers
-
     @property
     def model(self) -> str:
         """Digest of the model in force, as the harness knows it."""
@@ -346,20 +338,26 @@ class LiveSwarm:
         raises  Wrong  no merged model in time, or different ones
         """
         handed = list(self.alive() if who is None else who)
-        waiting, ended = set(handed) - set(victims), {}
+        waiting, ended, base = set(handed) - set(victims), {}, self.model
         end = time.monotonic() + seconds
         with ExitStack() as stack:
-            callers = self.submit(handed, stack)
+            callers = {i: stack.enter_context(Caller(self.data(i))) for i in handed}
+            for i, caller in callers.items():
+                caller.ask(Submit(str(self.local(i, base)), 100 + i))
             while waiting:
                 for i in sorted(waiting):
                     answer = callers[i].answer(0.05)
-                    if isinstance(answer, Ended):
+                    if isinstance(answer, Ended) and answer.digest.hex() == base and not answer.took_part:
+                        # The attempt was given up when its sums were open already: this update is void.
+                        self._handed.pop((base, self.names[i]), None)
+                        callers[i].ask(Submit(str(self.local(i, base)), 100 + i))
+                        self.void += 1
+                    elif isinstance(answer, Ended):
                         ended[i] = answer
                         waiting.discard(i)
                 if waiting and time.monotonic() > end:
-                    raise Wrong(
-                        f"no merged model at {sorted(waiting)} within {seconds:g} s\n{self.story(range(self.n))}"
-                    )
+                    told = f"no merged model at {sorted(waiting)} within {seconds:g} s"
+                    raise Wrong(f"{told}\n{self.story(range(self.n))}")
         if len({e.digest for e in ended.values()}) > 1:
             raise Wrong(f"different models: { {self.names[i]: e.digest.hex()[:16] for i, e in ended.items()} }")
         first = min(ended)

@@ -10,7 +10,7 @@ them the last round's statistics, 8 bytes for each block (NaN where there are no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,8 @@ class Book:
     layout  which of them are merged
     digest  32 bytes, docs/FORMAT.md, "Digests"
     rms     statistics of the last secure round, float64[blocks of the grid]; None before
+    keep    called with digest, arrays and statistics of each new model before it can be voted for: a model that a
+            quorum has certified must not be lost, even where all fall out at once
     """
 
     def __init__(self, arrays: Mapping[str, Array], layout: Layout | None = None) -> None:
@@ -41,8 +43,9 @@ class Book:
         self.layout = layout or Layout.of_arrays(self.arrays)
         self.digest = Model.from_tensors(self.arrays).digest()
         self.rms: Float64s | None = None
+        self.keep: Callable[[bytes, Mapping[str, Array], Float64s | None], None] = lambda _digest, _arrays, _rms: None
         self._blocks = Grid.of(self.layout.elements).blocks
-        self._next: dict[bytes, dict[str, Array]] = {}
+        self._next: dict[bytes, tuple[dict[str, Array], Float64s | None]] = {}
 
     def diff(self, local: Mapping[str, Array]) -> Float32s:
         """local - base, float32[layout.elements].
@@ -63,8 +66,11 @@ class Book:
             found[start:stop] = (theirs.astype(wide, copy=False) - ours.astype(wide, copy=False)).reshape(-1)
         return found
 
-    def settle(self, diff: Float32s) -> bytes:
-        """Make base + diff; its digest.  It waits under this digest until it is adopted."""
+    def settle(self, diff: Float32s, rms: Float64s | None = None) -> bytes:
+        """Make base + diff, with the round's statistics; its digest.  It waits under this digest until it is adopted.
+
+        raises  MachineError  it cannot be kept
+        """
         made = dict(self.arrays)
         for tensor, start, stop in self._places():
             old = self.arrays[tensor.key]
@@ -73,7 +79,14 @@ class Book:
                 new = old.astype(wide, copy=False) + diff[start:stop].reshape(old.shape).astype(wide, copy=False)
                 made[tensor.key] = new.astype(old.dtype, copy=False)
         digest = Model.from_tensors(made).digest()
-        self._next[digest] = made
+        self.keep(digest, made, rms)
+        self._next[digest] = (made, rms)
+        return digest
+
+    def wait(self, arrays: Mapping[str, Array], rms: Float64s | None) -> bytes:
+        """What an earlier life of this node has made may still be certified; its digest."""
+        digest = Model.from_tensors(arrays).digest()
+        self._next[digest] = (dict(arrays), rms)
         return digest
 
     def adopt(self, digest: bytes) -> bool:
@@ -83,7 +96,7 @@ class Book:
         made = self._next.pop(digest, None)
         if made is None:
             return False
-        self.arrays, self.digest = made, digest
+        (self.arrays, self.rms), self.digest = made, digest
         self._next.clear()
         return True
 

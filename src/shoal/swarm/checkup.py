@@ -31,7 +31,7 @@ from shoal.model.file import ModelFile
 from shoal.model.layout import Layout, selects
 from shoal.swarm.card import SignedCard, read_card
 from shoal.swarm.finding import Finding
-from shoal.swarm.node import MODEL_FILE
+from shoal.swarm.shelf import MODEL_FILE
 from shoal.swarm.site_keys import Pair, in_use, numbered, read_pairs
 
 #: free bytes that the ledger and its journal want: years of rounds

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.errors import ArgumentError, PeerError, shown
+from shoal.kernels.reference_coding import Float64s
 from shoal.kernels.ring import Streams
 from shoal.merge.library import merge
 from shoal.merge.rules import Rule
@@ -28,10 +29,12 @@ class Coder(Protocol):
 
     sizes      bytes of each shard, in uploads and when merged
     witnessed  a shard's backup does all that its owner does, and what they tell must be the same
+    rms        statistics of the round, float64[blocks of the grid], once it was decoded; None where there are none
     """
 
     sizes: list[int]
     witnessed: bool
+    rms: Float64s | None
 
     def encode(self, position: int, diff: Float32s, uploaders: Collection[int], streams: Streams | None) -> Bytes:
         """A participant's diff as upload: uint8[sum of sizes].
@@ -110,6 +113,7 @@ class ExactCoder:
         """ends     where each shard ends, ascending, the last one at the number of elements
         tensors  where each tensor begins, and where the last one ends (layout.starts)
         """
+        self.rms: Float64s | None = None
         self.merging = merging
         self._elements = ends[-1]
         self._ends = list(ends)

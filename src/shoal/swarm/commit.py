@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
 from shoal import failpoint
 from shoal.domain import hashed
@@ -16,6 +17,9 @@ from shoal.swarm import compare, vouching
 from shoal.swarm.core import State
 from shoal.swarm.messages import MERGED, ModelVote
 from shoal.swarm.parcel import DOMAIN, Bytes, Parcel
+
+#: name of the computation whose failure concerns all alike: it is made from what the ledger names
+DECODE: Final = "decode"
 
 
 def shard_roots(attempt: Attempt) -> list[bytes]:
@@ -46,7 +50,7 @@ def gather(state: State) -> None:
         roots = shard_roots(attempt)
         agreed = compare.check(state)
     except PeerError as error:
-        state.failure = str(error)
+        state.failure, state.hopeless = str(error), True
         state.propose("differ", Complaint(state.slot, state.failure))
         return
     merged = []
@@ -68,17 +72,19 @@ def gather(state: State) -> None:
         passed = vouching.passes(state, roots)
         if passed is False:
             state.failure = "the sums are not what the survivors vouch for: this node does not vote for them"
+            state.hopeless = True
             state.propose("wrong sum", Complaint(state.slot, state.failure))
         if not passed:
             return
         failpoint.reach("check.pass")
-    state.model = state.compute("decode", partial(_decode, state, merged)) or b""
+    state.model = state.compute(DECODE, partial(_decode, state, merged)) or b""
 
 
 def _decode(state: State, merged: list[Bytes]) -> bytes:
     attempt = state.view.attempt
     uploaders = set(attempt.shared or ()) if attempt.secure else set(range(attempt.size))
-    model = state.settle(state.coder.decode(merged, uploaders, attempt.survivors or set()))
+    diff = state.coder.decode(merged, uploaders, attempt.survivors or set())
+    model = state.settle(diff, state.coder.rms)
     failpoint.reach("vote.settle")
     return model
 

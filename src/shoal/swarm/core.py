@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from shoal.kernels.reference_coding import Float64s
 from shoal.kernels.ring import Streams
 from shoal.ledger.attempt import Attempt
 from shoal.ledger.body import Body, Vote
@@ -62,7 +63,7 @@ class State:
     me        this node
     coder     of this attempt
     diff      this node's update, None if it only looks on
-    settle    merged diff -> digest of the new model, which the node keeps; heavy
+    settle    merged diff and statistics -> digest of the new model, which the node keeps; heavy
     may_sign  whether this survivor set may be signed for this slot; durable before it answers True
     privacy   this node's secrets of the slot; None in the clear, and where it does not take part
     dealt     its commitments, once dealt;  sealed  its shares, by holder
@@ -76,6 +77,7 @@ class State:
     inbox     where what this node says to itself goes
     sits_out  why this node's own update cannot enter; it does its other duties all the same
     failure   why this node cannot go on at all, for the operator; "" if it can
+    hopeless  nor can any other: the failure follows from what the ledger names
     model     digest of the model that this node computed; b"" before
     """
 
@@ -83,12 +85,13 @@ class State:
     view: View
     coder: Coder
     diff: Float32s | None
-    settle: Callable[[Float32s], bytes]
+    settle: Callable[[Float32s, Float64s | None], bytes]
     may_sign: Callable[[int, bytes], bool]
     privacy: Participant | None = None
     patience: Patience = field(default_factory=Patience)
     sits_out: str = ""
     failure: str = ""
+    hopeless: bool = False
     model: bytes = b""
     own: Parcel | None = None
     sums: dict[int, Parcel] = field(default_factory=dict)

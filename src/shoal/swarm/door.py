@@ -23,7 +23,8 @@ from msgspec import Meta
 from shoal.errors import InputError, MachineError, ShoalError, shown
 from shoal.limits import LEDGER_ENTRY_BYTES_MAX
 from shoal.model.model import load
-from shoal.swarm.node import MODEL_FILE, Node, Status
+from shoal.swarm.node import Node, Status
+from shoal.swarm.shelf import MODEL_FILE
 
 SOCKET_FILE: Final = "node.sock"
 #: bytes of one request: a path and a number
@@ -151,6 +152,10 @@ class Door:
             outcome = ticket.wait()
         except ShoalError as error:
             self._answers.put((caller, Failed(error.code, str(error))))
+            return
+        if outcome.lost:
+            told = f"round {outcome.round} is certified, but its model could not be written here: {outcome.lost}"
+            self._answers.put((caller, Failed("node.kept", told)))
             return
         path = str(self._folder / MODEL_FILE)
         self._answers.put((caller, Ended(path, outcome.digest, outcome.round, outcome.took_part)))

@@ -3,16 +3,13 @@
 One thread owns transport and peer and never computes; one worker encodes, sums and decodes.  Training is not blocked:
 `merge` may be called from any thread and waits for the round's end, not for the node.
 
-Files in the folder of a site's data, all its owner's alone:
-
-    ledger.db       the ledger           journal.db   what must not be forgotten, and keys of slots to come
-    certified.onnx  the model in force   statistics   what the next round's scales are made from
+Files in the folder of a site's data, all its owner's alone: ledger.db, the ledger; journal.db, what must not be
+forgotten, and keys of slots to come; and those of `shelf.py`, models and their statistics.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import secrets
 import threading
@@ -30,8 +27,6 @@ from shoal import failpoint
 from shoal.errors import ArgumentError, InputError, MachineError, ShoalError, shown
 from shoal.ledger.core import Options
 from shoal.ledger.identity import Identity
-from shoal.model.layout import Layout
-from shoal.model.model import Model, load
 from shoal.secure.journal import Journal
 from shoal.swarm.book import Book
 from shoal.swarm.core import Patience
@@ -39,11 +34,11 @@ from shoal.swarm.keyring import Keyring
 from shoal.swarm.peer import ABORTED, Compute, Merged, Notice, Outgoing, Peer, SendBulk, SendControl
 from shoal.swarm.probe import PROBE, Host, Out, decode
 from shoal.swarm.replica import Replica
+from shoal.swarm.ring_coder import check_size
+from shoal.swarm.shelf import Shelf
 from shoal.swarm.stages import Stages
 from shoal.swarm.transport import Back, Bulk, Endpoint, Lost, Received, Transport
 
-MODEL_FILE: Final = "certified.onnx"
-STATISTICS_FILE: Final = "statistics"
 #: ticks that one turn catches up at most: after a stopped process time does not count
 _TICKS_AT_ONCE: Final = 3
 #: code of the notice that a member is connected
@@ -82,12 +77,14 @@ class Outcome(msgspec.Struct, frozen=True):
 
     arrays     the certified model after the round
     took_part  whether the update is in it
+    lost       why it could not be written to this node's folder, "" if it was
     """
 
     round: int
     digest: bytes
     took_part: bool
     arrays: dict[str, Any]
+    lost: str = ""
 
 
 class Ticket:
@@ -172,12 +169,13 @@ class Node:
         folder: Path,
         times: Times = Times(),  # noqa: B008  (frozen)
     ) -> None:
-        self._folder = folder
         self._times = times
         self._transport = transport
         self._journal = journal
         self._replica = replica
-        book = self._open_book(model_path)
+        self._model_path = model_path
+        self._shelf = Shelf(folder, model_path)
+        book = self._book()
         keyring = Keyring(secrets.token_bytes, journal.keep_keys, journal.keys() or b"")
         self._peer = Peer(me, self._replica, book, journal, keyring, secrets.token_bytes, times.patience())
         self._host = Host(lambda: self._peer.ledger, lambda: time.time_ns() // 1_000_000)
@@ -222,7 +220,8 @@ class Node:
     def submit(self, local: Mapping[str, Any], samples: int) -> Ticket:
         """Hand in what was trained from the model in force; the ticket tells how it ends.
 
-        raises  ArgumentError  ``diff.model``, ``diff.samples``: it is not of this swarm's model, at once
+        raises  ArgumentError  ``diff.model``, ``diff.samples``, ``diff.nonfinite``, ``diff.large``: it is not of this
+                               swarm's model, or cannot be merged; at once
         """
         if not 1 <= samples < 2**31:
             raise ArgumentError("diff.samples", f"{samples} samples; expected 1 to {2**31 - 1}")
@@ -235,6 +234,9 @@ class Node:
             tensor, first = self._peer.book.layout.locate(place)
             found = f"tensor {shown(tensor.key)}, element {first}"
             raise ArgumentError("diff.nonfinite", f"{found}: the update is NaN or Inf; this site sits the round out")
+        policy = self._peer.ledger.policy
+        if policy is not None and policy.secure:
+            check_size(diff)
         base = self._peer.book.digest
 
         def take() -> None:
@@ -391,13 +393,11 @@ class Node:
     def _keep(self, outcome: Outcome, rms: Any, ticket: Ticket | None) -> None:
         """Write the certified model where it survives, then answer whoever waits."""
         try:
-            for name, array in outcome.arrays.items():
-                if not np.array_equal(self._file[name], array):
-                    self._file[name] = array
-            self._file.save(self._folder / MODEL_FILE)
-            _write_private(self._folder / STATISTICS_FILE, b"" if rms is None else outcome.digest + rms.tobytes())
-        except ShoalError as error:
-            notice = Notice("fault", f"the certified model is not kept: {error}", error.code)
+            self._shelf.keep(outcome.digest, outcome.arrays, rms)
+        except Exception as error:  # whatever it is: whoever waits must hear of it
+            outcome = msgspec.structs.replace(outcome, lost=str(error) or type(error).__name__)
+            code = error.code if isinstance(error, ShoalError) else "node.internal"
+            notice = Notice("fault", f"the certified model is not kept: {error}", code)
             self._do(lambda: self._tell(notice))
         if ticket is not None:
             ticket.end(outcome)
@@ -461,44 +461,13 @@ class Node:
             dict(self._told),
         )
 
-    # --- files --------------------------------------------------------------------------------------------------------
-
-    def _open_book(self, model_path: Path) -> Book:
-        kept = self._folder / MODEL_FILE
-        if not kept.exists():
-            # A copy: whose file it is may change it, and it must not change under a node that runs.
-            with load(model_path) as base:
-                base.save(kept)
-        self._file: Model = load(kept)
-        arrays = {name: self._file[name] for name in self._file}
-        assert self._file.file is not None
-        book = Book(arrays, Layout.of_file(self._file.file))
-        ledger = self._replica.ledger.state
+    def _book(self) -> Book:
+        """raises  InputError  ``node.layout``"""
+        book, ledger = self._shelf.open_book(), self._replica.ledger.state
         if book.layout.digest != ledger.layout:
             raise InputError(
                 "node.layout",
-                f"{shown(str(model_path))}: layout {book.layout.digest.hex()[:16]}; the swarm's is "
+                f"{shown(str(self._model_path))}: layout {book.layout.digest.hex()[:16]}; the swarm's is "
                 f"{ledger.layout.hex()[:16]}: expected its base model",
             )
-        with contextlib.suppress(FileNotFoundError):
-            data = (self._folder / STATISTICS_FILE).read_bytes()
-            if data[:32] == book.digest and len(data) % 8 == 0 and len(data) > 32:
-                book.rms = np.frombuffer(data[32:], np.float64).copy()
         return book
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    """Replace a small file as a whole; mode 0600."""
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        failpoint.reach("statistics.rename.before")
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise MachineError("node.write", f"{path}: {error.strerror}") from None

@@ -10,7 +10,7 @@ The same code runs in a node (`node.py`) and in the simulator.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -44,6 +44,8 @@ from shoal.swarm.upload import is_named
 _PASSES_MAX: Final = 16
 #: code of the notice that an attempt was given up
 ABORTED: Final = "round.aborted"
+#: what was told last, so that it is told once
+_TOLD: Final = 32
 #: finished rounds whose sums are still served to those that are behind
 _LINGERING: Final = 1
 
@@ -148,6 +150,7 @@ class Peer:
         self._news = 0
         self._now = 0
         self._said_at: dict[object, int] = {}
+        self._told: deque[object] = deque(maxlen=_TOLD)
         self._bad_plans: set[int] = set()
         self._given: dict[int, Update] = {}
         self._catch_up = CatchUp(me.id, patience.retry)
@@ -230,6 +233,13 @@ class Peer:
 
     def _note(self, level: str, text: str, code: str = "", slot: int = -1) -> None:
         self._out.append(Notice(level, text, code, slot))
+
+    def _first(self, key: object) -> bool:
+        """Whether this is to be told: not yet told."""
+        if key in self._told:
+            return False
+        self._told.append(key)
+        return True
 
     def _due(self, key: object) -> bool:
         """Whether something is to be said now: not said yet, or long enough ago."""
@@ -397,11 +407,11 @@ class Peer:
         for note in round_.state.notes:
             self._note("warning", f"slot {slot}: {note}", "slot.note", slot)
         round_.state.notes.clear()
-        if round_.state.sits_out and self._due(("sits out", slot)):
+        if round_.state.sits_out and self._first(("sits out", slot)):
             told = f"this site sits slot {slot} out: {round_.state.sits_out}"
             self._note("warning", told, "slot.sits_out", slot)
             self.update = None
-        if round_.state.failure and self._due(("failure", slot)):
+        if round_.state.failure and self._first(("failure", slot)):
             self._note("fault", f"slot {slot}: {round_.state.failure}", "slot.failure", slot)
         if round_.finished:
             self._adopt(slot, round_)
@@ -437,7 +447,6 @@ class Peer:
         own, survivors = round_.state.own, round_.state.view.attempt.survivors or ()
         took_part = me is not None and me in survivors and own is not None and is_named(round_.state, own)
         if isinstance(coder, RingCoder):
-            self.book.rms = coder.rms
             self._carry(coder, round_, took_part)
         if round_.state.privacy is not None:
             round_.state.privacy.forget()
@@ -535,6 +544,11 @@ class Peer:
         ):
             return
         if any(r.state.view.attempt.plan.round == ledger.round + 1 for r in self.rounds.values()):
+            return
+        if self.book.adopt(ledger.model):  # made here in an earlier life, and certified only now
+            told = f"model {ledger.model.hex()[:16]} of round {ledger.round} was made here before"
+            self._note("info", told, "model.made")
+            self._finish(took_part=False)
             return
         others = [m for m in sorted(ledger.registry.members) if m != self.me.id]
         for to, said in self._catch_up.ask(ledger.round, self.book.state_bytes, others):

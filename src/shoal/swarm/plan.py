@@ -71,7 +71,8 @@ def make_plan(
     assert state.policy is not None
     n = len(ids)
     _check_rule(state.policy, n)
-    ring = ring_of([participants[i] for i in ids], layout.elements, rms) if state.policy.secure else None
+    samples = [participants[i] for i in ids]
+    ring = ring_of(samples, layout.elements, basis(state.attempt_next, rms)) if state.policy.secure else None
     details = Details(VERSION, layout.digest, layout.elements)
     return RoundPlan(
         state.round + 1,
@@ -89,6 +90,12 @@ def make_plan(
         (),
         msgspec.msgpack.encode(details),
     )
+
+
+def basis(attempt: int, rms: Float64s | None) -> Float64s | None:
+    """What an attempt's scales are made from: the statistics of the round before, or, once an attempt of this round was
+    given up, nothing: updates that have grown too much for them would be clipped again and again."""
+    return rms if attempt == 0 else None
 
 
 def ring_of(samples: Sequence[int], elements: int, rms: Float64s | None) -> Ring:
@@ -149,7 +156,8 @@ def check_plan(plan: RoundPlan, layout: Layout, rms: Float64s | None, policy: Po
         raise PeerError("plan.rule", f"{where}: {error}") from None
     if policy.secure:
         try:
-            ring = ring_of([p.samples for p in plan.participants], layout.elements, rms)
+            samples = [p.samples for p in plan.participants]
+            ring = ring_of(samples, layout.elements, basis(plan.attempt, rms))
         except ArgumentError as error:
             raise PeerError("plan.ring", f"{where}: {error}") from None
     expected = (ring.width.bits, ring.width.bound, ring.scales.digest) if ring else (0, 0, ZERO_DIGEST)

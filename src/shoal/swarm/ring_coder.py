@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 import numpy as np
 
 from shoal.diff import residual
 from shoal.diff.grid import Grid
 from shoal.diff.ring_width import Width
-from shoal.diff.scales import Scales
+from shoal.diff.scales import Scales, block_squares
 from shoal.diff.weights import Weighting
+from shoal.errors import ArgumentError
 from shoal.kernels.reference_coding import Float64s
 from shoal.kernels.ring import Streams
 from shoal.ledger.body import RoundPlan
@@ -109,7 +112,25 @@ class RingCoder:
         return SlotCoding(self._terms, self._rid, self.scales, sorted(uploaders), self._model_shards)
 
 
-def first_scales(grid: Grid, clip: float = 16.0) -> Scales:
+#: clip of the first scales, and the largest root mean square of a block of which they clip few numbers
+FIRST_CLIP: Final = 16.0
+_RMS_MAX: Final = FIRST_CLIP / 2.5
+
+
+def check_size(diff: Float32s) -> None:
+    """Refuse an update that not even the first scales could carry: it would keep the others from merging theirs.
+
+    raises  ArgumentError  ``diff.large``
+    """
+    grid = Grid.of(diff.size)
+    squares = block_squares(grid, diff) / np.exp2(grid.logs().astype(np.float64))
+    largest = math.sqrt(float(squares.max(initial=0.0)))
+    if largest > _RMS_MAX:
+        found = f"parts of the update have a root mean square of {largest:.3g}; at most {_RMS_MAX:g} can be summed"
+        raise ArgumentError("diff.large", f"{found} under masks: has training diverged? This site sits the round out")
+
+
+def first_scales(grid: Grid, clip: float = FIRST_CLIP) -> Scales:
     """The table before any statistics are known: one clip for all, wide enough for any sensible update, for a ring of
     32 bits, whose steps are then about as fine as float32 is near 1."""
     return Scales(grid, 1.0, np.full(grid.blocks, clip, np.float32))

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, Final
 
-from shoal.errors import ShoalError
+from shoal.errors import PeerError, ShoalError
 from shoal.ledger.attempt import Attempt
 from shoal.ledger.body import Abort, Body, Check, Nonce
 from shoal.swarm import commit, compare, secrecy, survive, upload, vouching
@@ -44,6 +44,9 @@ from shoal.swarm.messages import (
     SurvivorVote,
     Want,
 )
+
+#: of a reason in the ledger
+_REASON_CHARS_MAX: Final = 200
 
 
 class Phase(IntEnum):
@@ -64,11 +67,17 @@ def phase_of(attempt: Attempt, certified: bytes) -> Phase:
 
 
 def _give_up(state: State) -> None:
-    """The coordinator ends an attempt that stands still; after a survivor certificate its updates are void."""
-    if not state.view.certified and state.still >= state.patience.give_up and state.coordinates:
-        discard = state.view.attempt.survivors is not None
-        phase = phase_of(state.view.attempt, state.view.certified).name
-        state.propose("abort", Abort(state.slot, discard, f"no progress in phase {phase} for {state.still} ticks"))
+    """The coordinator ends an attempt that stands still, and at once one whose sums nobody can use; after a survivor
+    certificate its updates are void."""
+    if state.view.certified or not state.coordinates:
+        return
+    phase = phase_of(state.view.attempt, state.view.certified).name
+    reason = f"no progress in phase {phase} for {state.still} ticks"
+    if state.hopeless:
+        reason = state.failure[:_REASON_CHARS_MAX]
+    elif state.still < state.patience.give_up:
+        return
+    state.propose("abort", Abort(state.slot, state.view.attempt.survivors is not None, reason))
 
 
 def _on_offer(state: State, peer: bytes, said: Offer) -> None:  # noqa: ARG001
@@ -170,6 +179,7 @@ class Round:
                 self.state.sits_out = str(result)
             else:
                 self.state.failure = f"{name}: {result}"
+                self.state.hopeless = name == commit.DECODE and isinstance(result, PeerError)
             return
         self.state.results[name] = result
         self.state.progress()

@@ -18,8 +18,9 @@ from shoal.model.arrays import as_array
 from shoal.secure.journal_file import JournalFile
 from shoal.swarm.curve_transport import CurveTransport
 from shoal.swarm.door import Door
-from shoal.swarm.node import MODEL_FILE, Node, Status, Times
+from shoal.swarm.node import Node, Status, Times
 from shoal.swarm.replica import Replica
+from shoal.swarm.shelf import MODEL_FILE
 from shoal.swarm.site_keys import in_use, read_pairs
 
 

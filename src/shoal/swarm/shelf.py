@@ -1,0 +1,151 @@
+"""The model files of a node, in the folder of its site's data:
+
+    certified.onnx   the model in force         statistics        what the next round's scales are made from
+    next.onnx        one that this node voted   next.statistics   likewise
+                     for, or is about to
+
+A new model is on the disk before this node votes for it; when it is certified it takes the name of the last one.  So a
+certified model is at a quorum of nodes even if all fall out at once, and whoever comes back has it.  Statistics take
+their name first: without a model they are not used, but a model without them is of no use in the next round.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from shoal import failpoint
+from shoal.errors import MachineError, ShoalError
+from shoal.kernels.reference_coding import Float64s
+from shoal.ledger.digest import DIGEST_BYTES
+from shoal.model.layout import Layout
+from shoal.model.model import Model, load
+from shoal.swarm.book import Book
+
+MODEL_FILE: Final = "certified.onnx"
+STATISTICS_FILE: Final = "statistics"
+NEXT_FILE: Final = "next.onnx"
+NEXT_STATISTICS_FILE: Final = "next.statistics"
+
+
+class Shelf:
+    """See the module.  After `open_book`, of one thread at a time.
+
+    raises  ShoalError  the model cannot be read or copied
+    """
+
+    def __init__(self, folder: Path, model_path: Path) -> None:
+        """``model_path``: the swarm's base model; what an earlier life left in ``folder`` goes before it."""
+        self._folder = folder
+        self._next = b""  # digest of what is in NEXT_FILE, once that is whole
+        self._kept = b""  # digest of what is in MODEL_FILE
+        kept = folder / MODEL_FILE
+        if not kept.exists():
+            # A copy: whose file it is may change it, and it must not change under a node that runs.
+            with load(model_path) as base:
+                base.save(kept)
+        self._file: Model = load(kept)
+
+    def open_book(self) -> Book:
+        """The model in force, as far as this node knows; what it made last waits in the book to be certified."""
+        assert self._file.file is not None
+        book = Book({name: self._file[name] for name in self._file}, Layout.of_file(self._file.file))
+        self._kept = book.digest
+        book.rms = self._statistics(book.digest)
+        made = self._left()
+        if made is not None and _forms(made) == _forms(book.arrays):
+            digest = Model.from_tensors(made).digest()
+            if digest != book.digest:
+                self._next = book.wait(made, self._statistics(digest))
+        book.keep = self.keep_next
+        return book
+
+    def keep_next(self, digest: bytes, arrays: Mapping[str, Any], rms: Float64s | None) -> None:
+        """Write a model where it survives, before this node votes for it.  raises  MachineError"""
+        self._next = b""
+        self._save(NEXT_FILE, arrays)
+        _write(self._folder / NEXT_STATISTICS_FILE, _encoded(digest, rms))
+        self._next = digest
+
+    def keep(self, digest: bytes, arrays: Mapping[str, Any], rms: Float64s | None) -> None:
+        """This model is in force.  raises  MachineError"""
+        if digest == self._kept:  # a round that was given up
+            return
+        self._kept = b""
+        assert self._file.file is not None
+        if self._next == digest and not self._file.file.data_files():
+            for old, new in ((NEXT_STATISTICS_FILE, STATISTICS_FILE), (NEXT_FILE, MODEL_FILE)):
+                _rename(self._folder / old, self._folder / new)
+        else:  # it came from a peer, or its values lie in a file of their own, which has the model's name
+            _write(self._folder / STATISTICS_FILE, _encoded(digest, rms))
+            self._save(MODEL_FILE, arrays)
+        self._next, self._kept = b"", digest
+
+    def _save(self, name: str, arrays: Mapping[str, Any]) -> None:
+        for key, array in arrays.items():
+            if not np.array_equal(self._file[key], array):
+                self._file[key] = array
+        self._file.save(self._folder / name)
+
+    def _left(self) -> dict[str, Any] | None:
+        """What an earlier life voted for, or was about to; None if that is not there, or not whole."""
+        try:
+            with load(self._folder / NEXT_FILE) as made:
+                return {name: np.array(made[name]) for name in made}
+        except ShoalError:
+            return None
+
+    def _statistics(self, digest: bytes) -> Float64s | None:
+        """Those that belong to the model with this digest; None if there are none."""
+        for name in (STATISTICS_FILE, NEXT_STATISTICS_FILE):
+            with contextlib.suppress(FileNotFoundError):
+                data = (self._folder / name).read_bytes()
+                if data[:DIGEST_BYTES] == digest and len(data) % 8 == 0 and len(data) > DIGEST_BYTES:
+                    return np.frombuffer(data[DIGEST_BYTES:], np.float64).copy()
+        return None
+
+
+def _forms(arrays: Mapping[str, Any]) -> dict[str, tuple[Any, tuple[int, ...]]]:
+    return {name: (array.dtype, array.shape) for name, array in arrays.items()}
+
+
+def _encoded(digest: bytes, rms: Float64s | None) -> bytes:
+    return b"" if rms is None else digest + rms.tobytes()
+
+
+def _rename(old: Path, new: Path) -> None:
+    """Durably.  raises  MachineError  ``node.write``"""
+    try:
+        failpoint.reach("node.rename.before")
+        os.replace(old, new)
+        folder = os.open(new.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        failpoint.reach("node.rename.after")
+    except OSError as error:
+        raise MachineError("node.write", f"{new}: {error.strerror}") from None
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Replace a small file as a whole; mode 0600.  raises  MachineError  ``node.write``"""
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        failpoint.reach("statistics.rename.before")
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise MachineError("node.write", f"{path}: {error.strerror}") from None

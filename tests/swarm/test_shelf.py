@@ -1,0 +1,139 @@
+"""The model files of a node: what was voted for survives, what is certified takes its place, what is half is not used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from test_node import RealSwarm
+
+from shoal import failpoint
+from shoal.errors import MachineError
+from shoal.model.model import Model, load, save
+from shoal.swarm.shelf import MODEL_FILE, NEXT_FILE, NEXT_STATISTICS_FILE, STATISTICS_FILE, Shelf
+
+RMS = np.array([0.25, 0.5])
+
+
+def arrays(seed: int) -> dict[str, np.ndarray]:
+    return {"w": np.random.default_rng(seed).standard_normal(300).astype(np.float32), "n": np.array([3], np.int64)}
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    save(arrays(0), tmp_path / "base.onnx")
+    return tmp_path / "base.onnx"
+
+
+def test_the_first_start_copies_the_base(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    book = Shelf(tmp_path / "data", base).open_book()
+    assert book.digest == Model.from_tensors(arrays(0)).digest() and book.rms is None
+    save(arrays(1), base)
+    assert Shelf(tmp_path / "data", base).open_book().digest == book.digest
+
+
+def test_a_model_that_was_voted_for_is_there_after_a_restart(base: Path, tmp_path: Path) -> None:
+    book = Shelf(tmp_path, base).open_book()
+    digest = book.settle(np.full(300, 0.5, np.float32), RMS)
+    again = Shelf(tmp_path, base).open_book()
+    assert again.digest == book.digest
+    assert again.adopt(digest) and np.array_equal(again.rms, RMS)
+    assert np.array_equal(again.arrays["w"], arrays(0)["w"] + np.float32(0.5))
+
+
+def test_a_certified_model_takes_the_place_of_the_last(base: Path, tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, base)
+    book = shelf.open_book()
+    for _ in range(3):
+        digest = book.settle(np.full(300, 0.5, np.float32), RMS)
+        assert book.adopt(digest)
+        shelf.keep(digest, book.arrays, book.rms)
+        again = Shelf(tmp_path, base).open_book()
+        assert again.digest == digest and np.array_equal(again.rms, RMS)
+        assert not (tmp_path / NEXT_FILE).exists() and not (tmp_path / NEXT_STATISTICS_FILE).exists()
+
+
+def test_a_model_from_a_peer_is_kept_too(base: Path, tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, base)
+    book = shelf.open_book()
+    book.settle(np.full(300, 0.5, np.float32), RMS)  # another one was certified
+    digest = Model.from_tensors(arrays(2)).digest()
+    shelf.keep(digest, arrays(2), RMS * 2)
+    again = Shelf(tmp_path, base).open_book()
+    assert again.digest == digest and np.array_equal(again.rms, RMS * 2)
+
+
+def test_models_with_a_data_file(tmp_path: Path) -> None:
+    """Values beside the model: the file's name is in the model, so it is written anew."""
+    save(arrays(0), tmp_path / "plain.onnx")
+    onnx.save_model(
+        onnx.load(tmp_path / "plain.onnx"), tmp_path / "base.onnx", save_as_external_data=True, location="base.bin",
+        size_threshold=0,
+    )  # fmt: skip
+    (tmp_path / "data").mkdir()
+    shelf = Shelf(tmp_path / "data", tmp_path / "base.onnx")
+    book = shelf.open_book()
+    for _ in range(2):
+        digest = book.settle(np.full(300, 0.25, np.float32), None)
+        assert Shelf(tmp_path / "data", tmp_path / "base.onnx").open_book().adopt(digest)
+        assert book.adopt(digest)
+        shelf.keep(digest, book.arrays, None)
+        with load(tmp_path / "data" / MODEL_FILE) as kept:
+            assert kept.digest() == digest
+
+
+@pytest.mark.parametrize("damage", [b"", b"no model", None])
+def test_what_is_half_is_not_used(base: Path, tmp_path: Path, damage: bytes | None) -> None:
+    Shelf(tmp_path, base).open_book().settle(np.full(300, 0.5, np.float32), RMS)
+    whole = (tmp_path / NEXT_FILE).read_bytes()
+    (tmp_path / NEXT_FILE).write_bytes(whole[: len(whole) // 2] if damage is None else damage)
+    book = Shelf(tmp_path, base).open_book()
+    assert book.digest == Model.from_tensors(arrays(0)).digest()
+    assert not book.adopt(Model.from_tensors({**arrays(0), "w": arrays(0)["w"] + np.float32(0.5)}).digest())
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("point", ["node.rename.before", "node.rename.after"])
+def test_a_fall_between_two_names(base: Path, tmp_path: Path, point: str, nth: int) -> None:
+    """Wherever it stops, the certified model can be had, and with it its statistics."""
+    shelf = Shelf(tmp_path, base)
+    book = shelf.open_book()
+    digest = book.settle(np.full(300, 0.5, np.float32), RMS)
+    assert book.adopt(digest)
+    failpoint.arm(f"{point}:{nth}:error")
+    try:
+        with pytest.raises(MachineError, match=point):
+            shelf.keep(digest, book.arrays, book.rms)
+    finally:
+        failpoint.arm("")
+    again = Shelf(tmp_path, base).open_book()
+    assert again.adopt(digest) and np.array_equal(again.rms, RMS)
+    assert (tmp_path / STATISTICS_FILE).exists() == (nth == 2 or point.endswith("after"))
+
+
+def test_a_certified_model_outlives_the_fall_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody gets as far as to name it; all come back, and go on from it."""
+
+    def no_disk(*_: object) -> None:
+        raise MachineError("node.write", "the disk is full")
+
+    with RealSwarm(tmp_path, 3, True) as swarm:
+        with monkeypatch.context() as patch:
+            patch.setattr(Shelf, "keep", no_disk)
+            noise = 0.1 * np.random.default_rng(3).standard_normal((3, 3000)).astype(np.float32)
+            tickets = [
+                n.submit({**n.arrays, "w": n.arrays["w"] + e}, 9) for n, e in zip(swarm.nodes, noise, strict=True)
+            ]
+            assert [t.wait(60).lost for t in tickets] == ["the disk is full"] * 3
+            for node in swarm.nodes:
+                node.stop()
+        for i in range(3):
+            with load(tmp_path / str(i) / MODEL_FILE) as kept:
+                assert np.array_equal(kept["w"], swarm.base["w"])
+            swarm.restart(i)
+        merged = swarm.round(1)
+        assert all(np.array_equal(m["w"], merged[0]["w"]) for m in merged)
+        assert swarm.nodes[0].status().round == 2
