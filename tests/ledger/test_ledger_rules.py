@@ -56,8 +56,8 @@ from shoal.ledger.certificate import (
 from shoal.ledger.digest import digest
 from shoal.ledger.entry import Entry, entry_hash
 from shoal.ledger.identity import Identity
-from shoal.ledger.members import Change
-from shoal.ledger.registry import change_of
+from shoal.ledger.members import Change, Configuration
+from shoal.ledger.registry import Context, apply_change, change_of
 from shoal.ledger.statement import Seen, make_statement, read_statement
 from shoal.ledger.validator import Ledger, make_seal
 from shoal.limits import LEDGER_SEEN_WINDOW
@@ -222,6 +222,22 @@ def test_a_genesis_with_a_forged_signature_is_refused() -> None:
     forged = msgspec.msgpack.encode(replace(statement, signature=bytes(64)))
     with pytest.raises(PeerError, match="signature"):
         Ledger().apply(replace(entry, payload=forged))
+
+
+def test_whoever_signs_the_genesis_of_a_federation_is_its_one_voter() -> None:
+    entry = founding(lambda g: replace(g, policy=replace(g.policy, topology=2)))
+    ledger = Ledger()
+    statement, _ = ledger.apply(entry)
+    ids = tuple(sorted(ledger.state.registry.members))
+    assert list(ledger.state.registry.voter_keys) == [statement.author]
+    assert change_of(entry.payload) == Change("found", ids, statement.author)
+    after = Configuration().after(Change("found", ids, statement.author))
+    assert after == Configuration((statement.author,), tuple(i for i in ids if i != statement.author))
+    assert Configuration().fault(Change("found", ids, b"nobody")) == "bad-founders"
+    registry, other = ledger.state.registry, next(i for i in ids if i != statement.author)
+    context = Context(2, ledger.state.genesis, statement.author, 1, True, 0, ledger.check)
+    with pytest.raises(PeerError, match="one voter"):
+        apply_change(registry, context, MemberAdded(other))
 
 
 def test_there_is_one_genesis() -> None:

@@ -95,7 +95,13 @@ class Site:
 
 class SwarmTable:
     def __init__(
-        self, n: int, secure: bool, rule: str = "mean", seed_: int = 0, weather: Weather | None = None
+        self,
+        n: int,
+        secure: bool,
+        rule: str = "mean",
+        seed_: int = 0,
+        weather: Weather | None = None,
+        topology: int = 1,
     ) -> None:
         self.seed = seed_
         self.network = MemoryNetwork(seed_, weather)
@@ -105,7 +111,7 @@ class SwarmTable:
         cards = tuple(card(who, i) for i, who in enumerate(people))
         self.endpoints = {who.id: Endpoint(c.curve, c.address) for who, c in zip(people, cards, strict=True)}
         book = Book(self.base)
-        policy = Policy(secure, rule, 1, 3 if secure else 2, 1)
+        policy = Policy(secure, rule, 1, 3 if secure else 2, 1, (), topology)
         body = Genesis("table", seed("nonce")[:16], policy, book.layout.digest, book.digest, cards)
         payload = make_statement(body, people[0], ZERO_DIGEST, Seen(), 0)
         self.genesis = Entry(1, GENESIS_TERM, GENESIS_PREV, payload)

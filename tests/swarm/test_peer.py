@@ -61,6 +61,29 @@ def test_median_in_the_clear() -> None:
         assert np.allclose(t.sites[0].peer.book.arrays[name], base + expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_federation_has_one_owner_and_one_voter(secure: bool) -> None:
+    t = SwarmTable(4, secure, topology=2)
+    coordinator = t.sites[0].who.id
+    for round_ in (1, 2):
+        before = t.sites[0].peer.book.arrays
+        local = t.submit()
+        t.until(lambda: t.sites[1].peer.ledger.attempt is not None)
+        plan = t.sites[1].peer.ledger.attempt.plan
+        assert {plan.participants[s.owner].member for s in plan.shards} == {coordinator}
+        assert len(plan.shards) == 1 + secure
+        t.until(lambda r=round_: all(s.peer.ledger.round == r and len(s.merged) == r for s in t.sites))
+        same(t)
+        assert mean_error(t, before, local) < (1e-5 if not secure or round_ == 1 else 0.08)
+    assert list(t.sites[2].peer.ledger.registry.voter_keys) == [coordinator]
+    t.sites[3].crash()
+    t.submit(t.sites[:3])
+    t.until(lambda: all(s.peer.ledger.round == 3 for s in t.sites[:3]))
+    t.submit(t.sites[1:3])
+    t.step(200)
+    assert t.sites[1].peer.ledger.round == 3 and t.sites[1].peer.ledger.attempt is None, "not without the coordinator"
+
+
 @pytest.mark.parametrize("rule", ["krum", "geometric-median", "ties"])
 def test_rules_that_look_at_more_than_coordinates(rule: str) -> None:
     t = SwarmTable(4, False, rule)

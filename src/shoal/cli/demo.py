@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,7 +46,6 @@ def demo(
         raise MachineError(
             "output.folder", f"{shown(str(out))}: {error.strerror}; expected a folder to write in"
         ) from error
-    swarm = swarm and _has_swarm(method, tell)
     result = run_demo(cohort, plan_for(cohort, rounds, seed, method), out, tell, swarm)
     plotted = _plot(result, out / PICTURE)
     numbers = result.as_json() | {"plot": str(out / PICTURE) if plotted else None}
@@ -57,17 +55,6 @@ def demo(
         print_json(numbers)
     else:
         _show(result, out, plotted)
-
-
-def _has_swarm(method: str, tell: Callable[[str], None]) -> bool:
-    """A swarm merges shard by shard, which rules that compare whole models do not allow."""
-    from shoal.merge.rules import find
-
-    rule = find(method)
-    if rule.scope == "coordinate" and not rule.needs_base:
-        return True
-    tell(f"no swarm: rule {rule.name} looks at whole models")
-    return False
 
 
 def _silent(_: str) -> None:

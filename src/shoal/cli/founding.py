@@ -33,6 +33,11 @@ class Profile(enum.StrEnum):
     crash = "crash"
 
 
+class Topology(enum.StrEnum):
+    swarm = "swarm"
+    federated = "federated"
+
+
 class Admission(enum.StrEnum):
     any = "any"
     majority = "majority"
@@ -58,6 +63,12 @@ def init(
     admission: Annotated[
         Admission, typer.Option("--admission", help="Who lets members in and out: any voter, or a majority.")
     ] = Admission.majority,
+    topology: Annotated[
+        Topology,
+        typer.Option(
+            "--topology", help="swarm: all are equal. federated: this site alone orders and merges the rounds."
+        ),
+    ] = Topology.swarm,
     format: _Json = Format.text,
 ) -> None:
     """Make a swarm of this site and the sites of these cards: writes its genesis and prints its digest.
@@ -65,6 +76,8 @@ def init(
     Compare the fingerprints that are printed with what each site reads to you over the telephone. Then send the genesis
     to all, and read them its digest: `shoal join` takes it by that.
     """
+    import msgspec
+
     from shoal.config import read_site
     from shoal.ledger.body import Genesis
     from shoal.swarm.founding import found_swarm
@@ -76,6 +89,7 @@ def init(
     others = [_card(path) for path in cards]
     everybody = [mine, *(card for card in others if card != mine)]
     policy = _policy(secure, rule, param or [], peers_min, profile, admission)
+    policy = msgspec.structs.replace(policy, topology=1 if topology is Topology.swarm else 2)
     layout, base, about = _model(model, site.exclude)
     first = tuple(card.card for card in everybody)
     body = Genesis(swarm, secrets.token_bytes(16), policy, layout, base, first)

@@ -76,6 +76,8 @@ class Policy(Body, frozen=True):
     peers_min  participants that a plan has at least
     admission  who lets members in and out: 1 any voter, 2 a majority of the voters
     settings   parameters of the rule that are not its defaults, sorted by name
+    topology   1 swarm: first members are voters and shards go round; 2 federated: whoever signed the genesis is the
+               *coordinator*, the one voter, who owns all shards
     """
 
     secure: bool
@@ -84,6 +86,11 @@ class Policy(Body, frozen=True):
     peers_min: Annotated[int, Meta(ge=2, le=LEDGER_MEMBERS_MAX)]
     admission: Annotated[int, Meta(ge=1, le=2)]
     settings: Annotated[tuple[Setting, ...], Meta(max_length=LEDGER_SETTINGS_MAX)] = ()
+    topology: Annotated[int, Meta(ge=1, le=2)] = 1
+
+    @property
+    def federated(self) -> bool:
+        return self.topology == 2
 
     @property
     def parameters(self) -> dict[str, int | float]:

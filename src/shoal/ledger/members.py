@@ -26,10 +26,12 @@ class Change(msgspec.Struct, frozen=True, array_like=True):
            promote  a learner becomes a voter
            remove   a voter or learner leaves
     peers  one peer, or for "found" any number
+    alone  of "found": the only one of them that votes; NOBODY where all do
     """
 
     kind: Literal["found", "add", "promote", "remove"]
     peers: tuple[PeerId, ...]
+    alone: PeerId = NOBODY
 
 
 class Configuration(msgspec.Struct, frozen=True, array_like=True):
@@ -46,7 +48,8 @@ class Configuration(msgspec.Struct, frozen=True, array_like=True):
         if change.kind == "found":
             if self.voters or self.learners:
                 return "already-founded"
-            return "" if 0 < len(set(change.peers)) == len(change.peers) <= LEDGER_MEMBERS_MAX else "bad-founders"
+            fits = 0 < len(set(change.peers)) == len(change.peers) <= LEDGER_MEMBERS_MAX
+            return "" if fits and change.alone in (NOBODY, *change.peers) else "bad-founders"
         if len(change.peers) != 1 or change.peers[0] == NOBODY:
             return "not-one-peer"
         peer = change.peers[0]
@@ -65,7 +68,8 @@ class Configuration(msgspec.Struct, frozen=True, array_like=True):
         if self.fault(change):
             return self
         if change.kind == "found":
-            return Configuration(tuple(sorted(change.peers)))
+            voters = {change.alone} if change.alone else set(change.peers)
+            return Configuration(tuple(sorted(voters)), tuple(sorted(set(change.peers) - voters)))
         peer = change.peers[0]
         voters, learners = set(self.voters) - {peer}, set(self.learners) - {peer}
         if change.kind == "add":

@@ -25,7 +25,7 @@ from shoal.ledger.body import (
 )
 from shoal.ledger.certificate import SignatureCheck, admission_statement, check_certificate, rotation_statement
 from shoal.ledger.identity import member_id, signing_key_fault
-from shoal.ledger.members import Change
+from shoal.ledger.members import NOBODY, Change
 from shoal.ledger.statement import read_statement
 from shoal.limits import LEDGER_MEMBERS_MAX
 
@@ -70,13 +70,13 @@ class Registry(msgspec.Struct):
     def voter_keys(self) -> dict[bytes, bytes]:
         return {i: m.signing for i, m in self.members.items() if m.voter}
 
-    def found(self, genesis: Genesis) -> None:
-        """Take in the first members.  raises  PeerError  ``ledger.member``"""
+    def found(self, genesis: Genesis, founder: bytes) -> None:
+        """Take in the first members; ``founder`` signed the genesis.  raises  PeerError  ``ledger.member``"""
         ids = [member_id(card.signing) for card in genesis.members]
         if any(a >= b for a, b in pairwise(ids)):
             raise PeerError("ledger.member", "first members are not sorted by id, each once")
         for card in genesis.members:
-            self._enter(card, 1, voter=True)
+            self._enter(card, 1, voter=not genesis.policy.federated or member_id(card.signing) == founder)
 
     def _enter(self, card: MemberCard, index: int, *, voter: bool) -> None:
         who = member_id(card.signing)
@@ -107,6 +107,7 @@ class Context(msgspec.Struct, frozen=True):
     genesis: bytes
     author: bytes
     admission: int
+    federated: bool
     next_slot: int
     check: SignatureCheck
 
@@ -133,6 +134,8 @@ def _promote(registry: Registry, context: Context, body: MemberAdded) -> None:
     member = registry.members.get(body.member)
     if member is None or member.voter:
         raise PeerError("ledger.member", f"{body.member.hex()[:16]} is no learner")
+    if context.federated:
+        raise PeerError("ledger.member", "a federation has one voter, its coordinator")
     _approved(registry, context, body, body.member, body.approvals)
     member.voter = True
 
@@ -218,11 +221,12 @@ def change_of(payload: bytes) -> Change | None:
     A payload that is no statement changes nothing; that it is none is said when the entry is applied.
     """
     try:
-        _, body = read_statement(payload)
+        statement, body = read_statement(payload)
     except InputError:
         return None
     if isinstance(body, Genesis):
-        return Change("found", tuple(member_id(card.signing) for card in body.members))
+        alone = statement.author if body.policy.federated else NOBODY
+        return Change("found", tuple(member_id(card.signing) for card in body.members), alone)
     if isinstance(body, LearnerAdded):
         return Change("add", (member_id(body.card.signing),))
     if isinstance(body, MemberAdded):

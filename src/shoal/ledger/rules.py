@@ -56,8 +56,10 @@ def follow(state: State, said: Said) -> None:
         _RULES[kind](state, said)
     elif kind in registries.RULES:
         assert state.policy is not None
-        author, admission = said.statement.author, state.policy.admission
-        context = Context(said.index, state.genesis, author, admission, state.slot_next, said.check)
+        author, policy = said.statement.author, state.policy
+        context = Context(
+            said.index, state.genesis, author, policy.admission, policy.federated, state.slot_next, said.check
+        )
         registries.apply_change(state.registry, context, said.body)
     elif kind in attempts.RULES:
         _of_slot(state, said)

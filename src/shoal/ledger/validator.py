@@ -178,7 +178,7 @@ class Ledger:
         if names != sorted(set(names)) or not all(isfinite(setting.value) for setting in policy.settings):
             raise InputError("ledger.genesis", "settings must be sorted by name, each once, each a finite number")
         registry = Registry()
-        registry.found(body)
+        registry.found(body, statement.author)
         founder = next((c for c in body.members if member_id(c.signing) == statement.author), None)
         if founder is None:
             raise PeerError("ledger.author", "the genesis is not signed by one of its members")

@@ -83,7 +83,7 @@ class Result:
     """merged  which row is "the merged model": the swarm's, or the federated one's where no swarm was run
     curves  name -> AUC on all held-out patients after each round
     events   share of outcome 1 among all patients
-    command  the shell line that merges the last round's files as this study did
+    command  the shell line that merges the last round's files by the same rule
     """
 
     cohort: str
@@ -111,7 +111,8 @@ def run_demo(cohort: Cohort, plan: Plan, out: Path, tell: Callable[[str], None],
     """Run the whole study below `out` (made; an earlier run's files in it are replaced).
 
     tell   is called with one line before each long step
-    swarm  also as a swarm: a node process for each hospital, one of which is killed half-way and comes back
+    swarm  also as a swarm: a node process for each hospital, one of which is killed half-way and comes back; the
+           federation then has the same nodes, with one hospital as coordinator, instead of files in one process
     """
     sites, pooled = make_sites(cohort, plan.seed)
     everyone = Patients(
@@ -120,16 +121,20 @@ def run_demo(cohort: Cohort, plan: Plan, out: Path, tell: Callable[[str], None],
     )
     models: dict[str, list[list[Path]]] = {}
     last_round: dict[str, Round] = {}
-    for way, members in (("local", sites), ("federated", sites), ("centralised", [pooled])):
-        tell(f"{way}: {len(members)} site{'s' if len(members) > 1 else ''}, {plan.rounds} rounds")
+    facts = None
+    for way, members in (("local", sites), ("federated", sites), ("centralised", [pooled]), ("swarm", sites)):
+        nodes = swarm and way in ("federated", "swarm")
+        if way == "swarm" and not nodes:
+            continue
+        what = "node" if nodes else "site"
+        tell(f"{way}: {len(members)} {what}{'s' if len(members) > 1 else ''}, {plan.rounds} rounds")
         folder = out / way
         if folder.exists():
             shutil.rmtree(folder)
-        models[way], last_round[way] = learn(way, members, plan, folder)
-    facts = None
-    if swarm:
-        tell(f"swarm: {len(sites)} nodes over ZeroMQ, {plan.rounds} rounds")
-        models["swarm"], facts = run_swarm(sites, plan, out / "swarm", tell)
+        if nodes:
+            models[way], last_round[way], facts = run_nodes(way, sites, plan, folder, tell)
+        else:
+            models[way], last_round[way] = learn(way, members, plan, folder)
     tell("onnxruntime: every model of every round on the held-out patients")
     history = {site.name: [files[i] for files in models["local"]] for i, site in enumerate(sites)}
     for way in ("federated", "swarm") if swarm else ("federated",):
@@ -160,20 +165,23 @@ def run_demo(cohort: Cohort, plan: Plan, out: Path, tell: Callable[[str], None],
     )
 
 
-def run_swarm(
-    sites: list[Site], plan: Plan, folder: Path, tell: Callable[[str], None]
-) -> tuple[list[list[Path]], Swarm]:
-    """The same study by nodes that run: masked sums for the mean, in the clear for other rules."""
+def run_nodes(
+    way: str, sites: list[Site], plan: Plan, folder: Path, tell: Callable[[str], None]
+) -> tuple[list[list[Path]], Round, Swarm]:
+    """The same study by nodes that run, as "swarm" or "federated".
+
+    In a swarm the mean is of masked sums, and a hospital is killed; a coordinator sees every model, as all do where
+    another rule is used.
+    """
     import json
 
     from shoal.study.hospitals import Hospitals, shoal
 
-    if folder.exists():
-        shutil.rmtree(folder)
-    secure = plan.method == "mean"
-    victim, when = (len(sites) - 1, plan.rounds // 2) if plan.rounds >= 4 else (0, 0)
+    swarm = way == "swarm"
+    secure = swarm and plan.method == "mean"
+    victim, when = (len(sites) - 1, plan.rounds // 2) if swarm and plan.rounds >= 4 else (0, 0)
     begin = start_file(sites, plan, folder)
-    hospitals = Hospitals(folder / "hospitals", [site.name for site in sites], begin, plan.method, tell)
+    hospitals = Hospitals(folder / "hospitals", [site.name for site in sites], begin, plan.method, tell, way)
     with hospitals:
         numbers = count(1)
 
@@ -187,18 +195,22 @@ def run_swarm(
                 tell(f"hospital {sites[victim].name} is back, with the model of round {when}")
             return hospitals.meet(round_, method)
 
-        files, _ = learn("swarm", sites, plan, folder, meet)
-    ledger = hospitals.export(folder / "swarm.shoal-ledger")
+        files, last = learn(way, sites, plan, folder, meet)
+    ledger = hospitals.export(folder / f"{way}.shoal-ledger")
     found = json.loads(shoal("ledger", "verify", str(ledger), "--genesis", hospitals.genesis, "--format", "json"))
     killed = sites[victim].name if when else ""
-    return files, Swarm(
-        secure,
-        killed,
-        when,
-        found["certified"],
-        found["accepted"],
-        str(ledger),
-        hospitals.genesis,
+    return (
+        files,
+        last,
+        Swarm(
+            secure,
+            killed,
+            when,
+            found["certified"],
+            found["accepted"],
+            str(ledger),
+            hospitals.genesis,
+        ),
     )
 
 

@@ -50,12 +50,21 @@ def shoal(*words: str) -> str:
 class Hospitals:
     """Nodes below ``folder``, one for each name; use as a context manager.
 
-    base    the model that all begin with
-    rule    "mean": sums under masks; else in the clear by that rule
-    tell    is called with one line when somebody is killed or comes back
+    base      the model that all begin with
+    rule      "mean": sums under masks, in a swarm; else in the clear by that rule
+    tell      is called with one line when somebody is killed or comes back
+    topology  "swarm", or "federated": the first hospital is the coordinator
     """
 
-    def __init__(self, folder: Path, names: Sequence[str], base: Path, rule: str, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        names: Sequence[str],
+        base: Path,
+        rule: str,
+        tell: Callable[[str], None],
+        topology: str = "swarm",
+    ) -> None:
         self.folder = folder
         self.names = list(names)
         self.settings = [folder / name / "site.toml" for name in names]
@@ -63,9 +72,9 @@ class Hospitals:
         self._base = base
         self._tell = tell
         self._nodes: list[subprocess.Popen[bytes] | None] = [None] * len(self.names)
-        self._found(rule)
+        self._found(rule, topology)
 
-    def _found(self, rule: str) -> None:
+    def _found(self, rule: str, topology: str) -> None:
         """Keys and cards at each hospital, the genesis at the first one, `join` at each."""
         ports = _free_ports(len(self.names))
         for name, port in zip(self.names, ports, strict=True):
@@ -75,7 +84,9 @@ class Hospitals:
             settings.write_text(text + _TIMES)
         cards = [str(self.folder / name / f"{name}.card") for name in self.names[1:]]
         genesis = self.folder / "genesis.shoal-ledger"
-        mode = ["--secure"] if rule == "mean" else ["--plain", "--rule", rule]
+        secure = rule == "mean" and topology == "swarm"
+        mode = ["--secure"] if secure else ["--plain", "--rule", rule]
+        mode += ["--topology", topology, "--peers-min", "3"]
         words = ["--model", str(self._base), "--name", "demo", "-o", str(genesis), *mode, "--format", "json"]
         made = json.loads(shoal("init", str(self.settings[0]), *cards, *words))
         self.genesis = made["digest"]

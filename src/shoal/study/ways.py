@@ -80,8 +80,8 @@ def _merged(round_: Round, method: str) -> list[Path]:
 
 
 #: way -> how a round ends.  "local": every site goes on alone.  "centralised" is "local" with one site that has all
-#: patients.  "federated": one coordinator merges the files, weighted by the number of training patients.  "swarm": as
-#: `hospitals.Hospitals.meet` does, which needs nodes that run.
+#: patients.  "federated": one coordinator merges the files, weighted by the number of training patients.  "swarm", and
+#: "federated" with nodes that run: as `hospitals.Hospitals.meet` does.
 WAYS: dict[str, Meeting] = {"local": _alone, "centralised": _alone, "federated": _merged}
 
 

@@ -343,7 +343,7 @@ class Peer:
         failpoint.reach("plan.open")
         assert policy is not None
         try:
-            ring = plan.check_plan(attempt.plan, self.book.layout, self.book.rms, policy)
+            ring = plan.check_plan(attempt.plan, self.book.layout, self.book.rms, self.ledger)
             coder = plan.coder_of(attempt, self.book.layout, ring, policy)
         except PeerError as error:
             self._bad_plans.add(slot)
@@ -514,7 +514,7 @@ class Peer:
             and (not ledger.policy.secure or has_keys(ledger, member, ledger.slot_next))
             and self._now - at <= 3 * self._patience.retry
         }
-        enough = len(fresh) >= ledger.policy.peers_min
+        enough = len(fresh) >= ledger.policy.peers_min and (self.me.id in fresh or not ledger.policy.federated)
         waited = self._now - self._news >= self._patience.muster
         if not enough or (len(fresh) < len(ledger.registry.members) and not waited):
             return

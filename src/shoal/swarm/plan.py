@@ -81,7 +81,7 @@ def make_plan(
         state.model,
         tuple(Participant(i, participants[i]) for i in ids),
         thresholds(n, PROFILES[state.policy.profile]),
-        owners(n, _units(layout, ring, state.policy.rule), state.slot_next, ring is not None),
+        owners(n, _units(layout, ring, state.policy.rule), state.slot_next, ring is not None, _coordinator(state, ids)),
         ring.width.bits if ring else 0,
         ring.width.bound if ring else 0,
         ring.scales.digest if ring else ZERO_DIGEST,
@@ -121,20 +121,39 @@ def _check_rule(policy: Policy, participants: int) -> None:
         raise ArgumentError("plan.rule", found)
 
 
-def owners(n: int, units: int, slot: int, lane: bool) -> tuple[ShardOwner, ...]:
+def _coordinator(state: State, ids: Sequence[bytes]) -> int | None:
+    """In a federation, where the coordinator stands among these; None in a swarm.
+
+    raises  ArgumentError  ``plan.coordinator``: it is not among them
+    """
+    if state.policy is None or not state.policy.federated:
+        return None
+    (who,) = state.registry.voter_keys
+    if who not in ids:
+        raise ArgumentError("plan.coordinator", "the coordinator takes no part in this round, and owns all shards")
+    return ids.index(who)
+
+
+def owners(n: int, units: int, slot: int, lane: bool, coordinator: int | None = None) -> tuple[ShardOwner, ...]:
     """A shard for each participant, or fewer if there are too few pieces, and one for the lane of statistics; who owns
-    which turns with the slot."""
+    which turns with the slot.
+
+    coordinator  position of the one who owns all there is, as one shard, in a federation; the next one backs it up
+    """
+    if coordinator is not None:
+        return (ShardOwner(coordinator, (coordinator + 1) % n),) * (1 + lane)
     count = max(1, min(n, units)) + lane
     return tuple(ShardOwner((s + slot) % n, (s + slot + 1) % n) for s in range(count))
 
 
-def check_plan(plan: RoundPlan, layout: Layout, rms: Float64s | None, policy: Policy) -> Ring | None:
+def check_plan(plan: RoundPlan, layout: Layout, rms: Float64s | None, state: State) -> Ring | None:
     """Work out again what the plan derives.  (The ledger has checked base, numbers and thresholds already.)
 
     raises  PeerError  ``plan.version``, ``plan.layout``, ``plan.shards``, ``plan.ring``, ``plan.details``;
                        ``plan.rule``: the policy's rule or its settings are not known here, or not for so many
     """
-    where = f"slot {plan.slot}"
+    where, policy = f"slot {plan.slot}", state.policy
+    assert policy is not None
     try:
         details = _DECODER.decode(plan.details)
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -163,7 +182,12 @@ def check_plan(plan: RoundPlan, layout: Layout, rms: Float64s | None, policy: Po
     expected = (ring.width.bits, ring.width.bound, ring.scales.digest) if ring else (0, 0, ZERO_DIGEST)
     if (plan.bits, plan.bound, plan.scales) != expected:
         raise PeerError("plan.ring", f"{where}: ring, bound or scales are not those that follow from the last round")
-    if plan.shards != owners(len(plan.participants), _units(layout, ring, policy.rule), plan.slot, policy.secure):
+    try:
+        coordinator = _coordinator(state, [p.member for p in plan.participants])
+    except ArgumentError as error:
+        raise PeerError("plan.shards", f"{where}: {error}") from None
+    units = _units(layout, ring, policy.rule)
+    if plan.shards != owners(len(plan.participants), units, plan.slot, policy.secure, coordinator):
         raise PeerError("plan.shards", f"{where}: shards are not those that follow from the plan")
     return ring
 
