@@ -14,6 +14,7 @@ raises  ArgumentError   for arguments that break the contract: nothing has been 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -243,11 +244,19 @@ def rotate(x: Float32s, blocks: Blocks, signs_key: bytes, out: Float32s, *, thre
 
 
 def dither_table(offsets: Int64s) -> npt.NDArray[np.int32]:
-    """`reference_coding.dither_table`; at most 32,767 offsets, so that sums fit."""
+    """`reference_coding.dither_table`, not to be written to; at most 32,767 offsets, so that sums fit."""
     checked(offsets, np.int64, "offsets")
     if len(offsets) > 2**15 - 1 or ((offsets < 0) | (offsets >= DITHER_VALUES)).any():
         raise ArgumentError("spec.offset", f"offsets must be at most {2**15 - 1}, each 0 to {DITHER_VALUES - 1}")
-    return reference_coding.dither_table(offsets)
+    return _dither_table(offsets.tobytes())
+
+
+@lru_cache(maxsize=8)
+def _dither_table(offsets: bytes) -> npt.NDArray[np.int32]:
+    """Kept: every shard of a round asks for the same one, and it costs more than decoding a small shard."""
+    table = reference_coding.dither_table(np.frombuffer(offsets, np.int64))
+    table.flags.writeable = False
+    return table
 
 
 def _runs(n: int, size: int) -> int:

@@ -36,6 +36,10 @@ from shoal.ledger.sqlite_file import (
 )
 from shoal.ledger.store import HardState, Snapshot
 
+#: in place: replacing the row would write a page more to the disk with each step, that of the table's index
+_PUT_HEAD: Final = (
+    "INSERT INTO heads VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET data = excluded.data, sum = excluded.sum"
+)
 #: rows read at a time, so that nobody holds a long log in memory
 _PAGE_ROWS: Final = 512
 
@@ -140,7 +144,7 @@ class SqliteStore(LogStore):
 
     def _put_head(self, name: str, data: bytes) -> None:
         row = (name, data, row_sum(name, 0, data))
-        self._connection.execute("INSERT OR REPLACE INTO heads VALUES (?, ?, ?)", row)
+        self._connection.execute(_PUT_HEAD, row)
 
     def _read(self, first: int, last: int) -> Iterator[Entry]:
         return read_rows(self._connection, self.path, max(first, self._first), last)

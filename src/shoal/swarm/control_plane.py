@@ -16,6 +16,7 @@ know yet.  One that names another run is a second process with the same keys, an
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
@@ -83,8 +84,8 @@ class ControlPlane(Plane[_Party]):
         link.said_s = self._now_s
         return self.push(link.routing, (CARRY + data,), dialled=link.dialled)
 
-    def work(self, now_s: float) -> None:
-        super().work(now_s)
+    def work(self, now_s: float, readable: Collection[object]) -> None:
+        super().work(now_s, readable)
         # After taking what came: this side may have been the one that was away.
         for link in self.links():
             if now_s - link.heard_s > SILENCE_S:

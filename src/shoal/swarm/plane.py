@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final, Generic
 
 import zmq
@@ -211,15 +211,26 @@ class Plane(ABC, Generic[Key]):
 
     # --- receiving
 
-    def work(self, now_s: float) -> None:
+    @property
+    def holds(self) -> bool:
+        """Whether there is something to do that no socket shows."""
+        return bool(self._held)
+
+    def work(self, now_s: float, readable: Collection[object]) -> None:
         """Hear of connections, dial again what is due, take messages within the limits of one poll: from the peers in
-        turn, as libzmq gives them."""
+        turn, as libzmq gives them.
+
+        readable  those of ``sockets`` that have something
+        """
         self._now_s = now_s
+        if self._heard.monitor in readable or self._made.monitor in readable:
+            self._hear_of_connections()
         self._tend(now_s)
         held, self._held = self._held, []
         for early in held:
             self._from_dialler(early)
         sources = [(self.listener, self._from_listener), (self.dialler, self._from_dialler)]
+        sources = [source for source in sources if source[0] in readable]
         messages = size = 0
         while sources and messages < POLL_MESSAGES_MAX and size < POLL_BYTES_MAX:
             for source in tuple(sources):
@@ -232,7 +243,6 @@ class Plane(ABC, Generic[Key]):
                 source[1](taken)
 
     def _tend(self, now_s: float) -> None:
-        self._hear_of_connections()
         for dial in self._dials.values():
             if dial.peer not in self.outgoing and now_s >= dial.due_s:
                 self.retry(dial, now_s)
