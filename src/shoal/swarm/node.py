@@ -45,6 +45,8 @@ _TICKS_AT_ONCE: Final = 3
 CONNECTED: Final = "member.connected"
 #: notices kept for `shoal status`
 _NOTICES: Final = 50
+#: heartbeats that must fail to come before a leader counts as gone
+_BEATS: Final = 5
 
 
 class Times(msgspec.Struct, frozen=True):
@@ -63,7 +65,8 @@ class Times(msgspec.Struct, frozen=True):
 
     def options(self) -> Options:
         """For the consensus core, in ticks."""
-        return Options(election_ticks=max(3, round(self.election_s / self.tick_s)))
+        election = max(3, round(self.election_s / self.tick_s))
+        return Options(election_ticks=election, heartbeat_ticks=max(1, election // _BEATS))
 
     def patience(self) -> Patience:
         """For rounds, in ticks."""

@@ -153,6 +153,8 @@ class Peer:
         self._told: deque[object] = deque(maxlen=_TOLD)
         self._bad_plans: set[int] = set()
         self._given: dict[int, Update] = {}
+        self._keys: dict[bytes, bytes] = {}
+        self._keys_of = -1  # changes of the membership when they were looked up
         self._catch_up = CatchUp(me.id, patience.retry)
         self._out: list[Outgoing] = []
 
@@ -391,11 +393,19 @@ class Peer:
 
     def _view(self, attempt: Any) -> View:
         certificate = self._certified.get(attempt.plan.slot)
-        keys = {i: m.signing for i, m in self.ledger.registry.members.items()}
-        return View(attempt, keys, self.replica.leader, certificate.model if certificate else b"")
+        registry = self.ledger.registry
+        if registry.changes != self._keys_of:
+            self._keys_of = registry.changes
+            self._keys = {i: m.signing for i, m in registry.members.items()}
+        return View(attempt, self._keys, self.replica.leader, certificate.model if certificate else b"")
 
     def _advance(self, slot: int) -> None:
         round_ = self.rounds[slot]
+        if round_.finished and self.book.digest == round_.state.view.certified:
+            # It only serves those that are behind: what they asked for is answered, and nothing else is to be done.
+            for action in round_.take():
+                self._act(slot, action)
+            return
         open_ = self.ledger.attempt
         attempt = open_ if open_ is not None and open_.plan.slot == slot else round_.state.view.attempt
         try:
