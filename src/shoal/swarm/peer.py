@@ -146,6 +146,8 @@ class Peer:
         self._journal = journal
         self._keyring = keyring
         self._busy = False
+        self._stirred = True  # something came by which duties may change
+        self._leader = NOBODY
         self._prepared: dict[bytes, tuple[Prepared, int]] = {}
         self._news = 0
         self._now = 0
@@ -179,6 +181,7 @@ class Peer:
         except PeerError as error:
             self.refused[error.code] += 1
             return
+        self._stirred = True
         if head.kind == messages.MODEL:
             self._catch_up.chunk(peer, head, body)
         elif head.slot in self.rounds:
@@ -187,6 +190,7 @@ class Peer:
             self.refused["chunk.slot"] += 1
 
     def tick(self) -> None:
+        self._stirred = True
         self._now += 1
         self.replica.tick()
         self._catch_up.tick()
@@ -195,9 +199,11 @@ class Peer:
 
     def submit(self, diff: Float32s, samples: int) -> None:
         """Merge this in the next round.  One that still waits is replaced."""
+        self._stirred = True
         self.update = Update(self.book.digest, diff, samples)
 
     def computed(self, slot: int, name: str, result: Any) -> None:
+        self._stirred = True
         if slot in self.rounds:
             self.rounds[slot].computed(name, result)
 
@@ -207,9 +213,11 @@ class Peer:
         """Work until nothing more is to be done without news."""
         for _ in range(_PASSES_MAX):
             self._busy = False
-            for decided in self.replica.work(lambda m: self._send(m.to, messages.encode_ledger(m))):
-                if isinstance(decided, Decided):
-                    self._decided(decided)
+            self._follow_ledger()
+            # Most messages are the consensus's own: acknowledgements and the like, by which no duty changes.
+            if not self._stirred:
+                break
+            self._stirred = False
             self._open()
             for slot in list(self.rounds):
                 self._advance(slot)
@@ -217,10 +225,19 @@ class Peer:
             self._prepare()
             self._publish()
             self._keep_up()
-            if not self._busy:
+            if not self._busy and not self._stirred:
                 break
         out, self._out = self._out, []
         return out
+
+    def _follow_ledger(self) -> None:
+        for decided in self.replica.work(lambda m: self._send(m.to, messages.encode_ledger(m))):
+            self._stirred = True
+            if isinstance(decided, Decided):
+                self._decided(decided)
+        if self.replica.leader != self._leader:
+            self._leader = self.replica.leader
+            self._stirred = True
 
     @property
     def ledger(self) -> LedgerState:
@@ -264,12 +281,15 @@ class Peer:
         elif isinstance(said, Refused):
             self.refused["proposal"] += 1
         elif isinstance(said, Prepared):
+            self._stirred = True
             if peer not in self._prepared:
                 self._news = self._now
             self._prepared[peer] = (said, self._now)
         elif getattr(said, "kind", 0) == messages.MODEL:
+            self._stirred = True
             self._model_said(peer, said)
         elif said.slot in self.rounds:
+            self._stirred = True
             self.rounds[said.slot].said(peer, said)
         else:
             self.refused["message.slot"] += 1
@@ -412,6 +432,7 @@ class Peer:
             round_.advance(self._view(attempt))
         except ShoalError as error:
             round_.state.failure = round_.state.failure or str(error)
+        self._stirred = self._stirred or round_.heard_itself
         for action in round_.take():
             self._act(slot, action)
         for note in round_.state.notes:

@@ -124,11 +124,15 @@ HANDLERS: Final[dict[type, Callable[[State, bytes, Any], None]]] = {
 
 
 class Round:
-    """Feed it `said`, `chunk`, `computed`, `tick` and `advance`; do what `take` gives."""
+    """Feed it `said`, `chunk`, `computed`, `tick` and `advance`; do what `take` gives.
+
+    heard_itself  the last `advance` brought a message of this node to itself: advance once more
+    """
 
     def __init__(self, state: State) -> None:
         self.state = state
-        state.inbox = self.said
+        self.heard_itself = False
+        state.inbox = self._said_to_itself
         self._facts: tuple[int, ...] = ()
 
     @property
@@ -150,6 +154,10 @@ class Round:
         handler = HANDLERS.get(type(said))
         if handler is not None:
             handler(self.state, peer, said)
+
+    def _said_to_itself(self, peer: bytes, said: AnySaid) -> None:
+        self.heard_itself = True
+        self.said(peer, said)
 
     def chunk(self, peer: bytes, head: ChunkHead, body: memoryview) -> None:
         """A chunk from a peer; what nobody asked for, or has another hash, is dropped."""
@@ -188,6 +196,7 @@ class Round:
         """Do what is to be done now."""
         state = self.state
         state.view = view
+        self.heard_itself = False
         facts = _count(view)
         if facts != self._facts:
             self._facts = facts
