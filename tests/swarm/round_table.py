@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "ledger"))
 from swarm_builder import SwarmBuilder
 
 from shoal.errors import PeerError, ShoalError
-from shoal.ledger.body import ModelCertificate, RoundPlan
+from shoal.ledger.body import Body, ModelCertificate, RoundPlan
 from shoal.secure.journal import MemoryJournal
 from shoal.secure.keys import EpochKeys
 from shoal.secure.participant import Participant, Secrets, Slot
@@ -76,6 +76,7 @@ class RoundTable:
         self.dead: set[bytes] = set()
         self.refused: list[str] = []
         self.log: list[str] = []
+        self.said: list[Body] = []
         self.ids = [p.member for p in self.attempt.plan.participants]
         privacy = self._secrets() if secure else dict.fromkeys(self.ids)
         self.members = {
@@ -137,6 +138,7 @@ class RoundTable:
         except PeerError as error:
             self.refused.append(str(error))
             return
+        self.said.append(action.body)
         self.log.append(f"{type(action.body).__name__} by {self.ids.index(member.who)}")
         for other in self.members.values():
             other.round.decided(member.who, action.body)

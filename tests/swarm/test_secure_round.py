@@ -7,7 +7,9 @@ import pytest
 from round_table import RoundTable
 
 from shoal.diff.grid import Grid
+from shoal.ledger.body import Abort
 from shoal.swarm.core import Patience
+from shoal.swarm.messages import UPLOAD
 from shoal.swarm.ring_coder import RingCoder, first_scales
 
 ELEMENTS = 5000
@@ -40,7 +42,6 @@ def test_everybody_gets_the_weighted_mean(n: int) -> None:
     t = table(n)
     t.run(600)
     assert agree(t) == list(range(n))
-    assert not any(m.round.state.unchecked for m in t.members.values())
     assert len(t.attempt.checks) == n and len(t.attempt.nonces) == n
     assert t.refused == []
 
@@ -67,10 +68,8 @@ def test_lost_messages_cost_time_only(seed: int) -> None:
 STAGES = ["RoundPlan", "Share", "ShareSet", "Masked", "Receipt", "SurvivorCertificate", "Shard", "Nonce", "Check"]
 
 
-@pytest.mark.parametrize("victim", range(4))
-@pytest.mark.parametrize("stage", STAGES)
-def test_one_of_four_dies_and_the_round_goes_on(victim: int, stage: str) -> None:
-    t = table(4)
+def dies_after(t: RoundTable, victim: int, stage: str) -> None:
+    """It says nothing more once the first statement of that kind is in the ledger."""
     who = t.ids[victim]
     if stage == "RoundPlan":
         t.dead.add(who)
@@ -82,20 +81,21 @@ def test_one_of_four_dies_and_the_round_goes_on(victim: int, stage: str) -> None
             t.dead.add(who)
 
     t._append = dying
-    t.run(4000)
-    assert who in t.dead
-    if t.aborted:
-        # What it uploaded of the shards that it owns went nowhere.
-        assert victim in (t.attempt.survivors or ()) or len(t.attempt.shares) < 3
-        assert all(member.merged is None for member in t.members.values())
-    else:
-        agree(t)
 
 
-def test_an_owner_that_adds_wrongly_gets_no_votes() -> None:
+@pytest.mark.parametrize("victim", range(4))
+@pytest.mark.parametrize("stage", STAGES)
+def test_one_of_four_dies_and_the_round_goes_on(victim: int, stage: str) -> None:
     t = table(4)
-    liar = t.members[t.ids[1]].round.state
-    reduce = liar.coder.reduce
+    dies_after(t, victim, stage)
+    t.run(4000)
+    assert t.ids[victim] in t.dead
+    agree(t)
+
+
+def adds_wrongly(t: RoundTable, position: int) -> None:
+    coder = t.members[t.ids[position]].round.state.coder
+    reduce = coder.reduce
 
     def wrong(shard, uploads, streams):
         found = reduce(shard, uploads, streams)
@@ -103,23 +103,71 @@ def test_an_owner_that_adds_wrongly_gets_no_votes() -> None:
             found[10] ^= 128
         return found
 
-    liar.coder.reduce = wrong
+    coder.reduce = wrong
+
+
+def test_an_owner_that_adds_wrongly_gets_no_votes() -> None:
+    t = table(4)
+    adds_wrongly(t, 1)
     t.run(4000)
     assert t.aborted and any(entry.startswith("Complaint") for entry in t.log)
     assert all("vouch" in m.round.state.failure for m in t.members.values())
 
 
-def test_sums_that_could_not_be_checked_are_said() -> None:
-    """A survivor does not vouch: the round ends, and everybody knows what was not checked."""
-    t = table(4)
-    silent = t.members[t.ids[2]].round.state
-    propose = silent.propose
-    silent.propose = lambda key, body: None if key[0] == "check" else propose(key, body)
+def falls_silent(t: RoundTable, position: int, *kinds: str) -> None:
+    """It makes no statement of these kinds, and does the rest."""
+    state = t.members[t.ids[position]].round.state
+    propose = state.propose
+    state.propose = lambda key, body: None if type(body).__name__ in kinds else propose(key, body)
+
+
+@pytest.mark.parametrize("n", [4, 7])
+@pytest.mark.parametrize("kinds", [("Check",), ("Nonce", "Check")])
+def test_others_vouch_for_a_survivor_that_is_silent(n: int, kinds: tuple[str, ...]) -> None:
+    """More than t for each shard; its owner and backup first, and of its own shard the backup and the next."""
+    t = table(n)
+    falls_silent(t, 2, *kinds)
     t.run(4000)
-    agree(t)
-    for member in t.members.values():
-        assert member.round.state.unchecked
-        assert sum("are not checked" in note for note in member.round.state.notes) == 1
+    assert agree(t) == list(range(n))
+    tolerated = t.attempt.plan.thresholds.t
+    for shard, who in enumerate(t.attempt.plan.shards):
+        authors = {a for a, subject, part in t.attempt.checks if subject == 2 and part == shard + 1}
+        assert len(authors) > tolerated and 2 not in authors
+        assert authors >= {who.owner, who.backup} - {2}
+    assert {s for a, s, _ in t.attempt.checks if a == s} == set(range(n)) - {2}
+
+
+def test_an_owner_is_found_out_though_a_survivor_is_silent() -> None:
+    t = table(4)
+    adds_wrongly(t, 1)
+    falls_silent(t, 2, "Nonce", "Check")
+    t.run(4000)
+    assert t.aborted and all(m.merged is None for m in t.members.values())
+
+
+def test_one_who_vouches_wrongly_for_another_counts_for_nothing() -> None:
+    """t + 1 must say the same: the next in line steps in."""
+    t = table(4)
+    falls_silent(t, 2, "Check")
+    liar = t.members[t.ids[1]].round.state.coder
+    vouched = liar.vouched_shard
+    liar.vouched_shard = lambda *args: bytes(b ^ 1 for b in vouched(*args))
+    t.run(4000)
+    assert agree(t) == [0, 1, 2, 3]
+
+
+def test_what_nobody_can_vouch_for_is_given_up() -> None:
+    """A survivor dies, and the one who alone has its part of its own shard gives it to nobody."""
+    t = table(4)
+    dies_after(t, 2, "SurvivorCertificate")
+    keeper = t.members[t.ids[t.attempt.plan.shards[2].backup]].round.state
+    serve = keeper.serve
+    keeper.serve = lambda peer, want: None if (want.kind, want.subject) == (UPLOAD, 2) else serve(peer, want)
+    keeper.coder.vouched_shard = lambda *_: b"nonsense"
+    t.run(6000)
+    assert t.aborted and all(m.merged is None for m in t.members.values())
+    reason = next(body.reason for body in t.said if isinstance(body, Abort))
+    assert "fell silent after its upload" in reason and "cannot be checked" in reason
 
 
 def test_a_participant_with_nan_sits_the_round_out() -> None:
@@ -144,4 +192,4 @@ def test_nodes_of_different_patience_have_one_challenge(silent: int | None) -> N
     t.run(4000)
     agree(t)
     assert t.attempt.nonces <= set(range(5)) - {silent} and len(t.attempt.nonces) > 1
-    assert t.attempt.checks
+    assert {author for author, _, _ in t.attempt.checks} == set(range(5))

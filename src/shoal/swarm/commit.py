@@ -69,6 +69,7 @@ def gather(state: State) -> None:
         return
     if attempt.secure and not state.view.certified:
         vouching.vouch(state, roots)
+        vouching.stand_in(state, roots)
         passed = vouching.passes(state, roots)
         if passed is False:
             state.failure = "the sums are not what the survivors vouch for: this node does not vote for them"

@@ -72,7 +72,8 @@ class State:
     streams   what masks the own upload;  removal  what unmasks the sums; made once, each costs a key agreement per edge
     early     openings that came before the survivor certificate
     nonces, check_sums   as told in the ledger: position -> nonce, (author, subject, part) -> values
-    unchecked  a survivor vanished before it vouched, so the sums were not checked
+    lapses    how often nothing has moved for as long as patience lasts, since the start
+    silent    survivors that others vouch for -> lapses when they were found silent
     notes     lines for the operator
     inbox     where what this node says to itself goes
     sits_out  why this node's own update cannot enter; it does its other duties all the same
@@ -108,7 +109,8 @@ class State:
     early: list[tuple[bytes, Opening]] = field(default_factory=list)
     nonces: dict[int, bytes] = field(default_factory=dict)
     check_sums: dict[tuple[int, int, int], bytes] = field(default_factory=dict)
-    unchecked: bool = False
+    lapses: int = 0
+    silent: dict[int, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     inbox: Callable[[bytes, AnySaid], None] = lambda _peer, _said: None
     now: int = 0
@@ -201,6 +203,7 @@ class State:
         fetch = self.fetches.get(key)
         if fetch is None or fetch.gathering.root != root:
             fetch = self.fetches[key] = Fetch(kind, subject, self._gathering(kind, shard, root), sources)
+        fetch.ask_from(sources)
         gathering = fetch.gathering
         if not gathering.hashes and not gathering.complete:
             # Taken, not looked at: hashes of another root are not to be hashed again at every turn.
@@ -236,20 +239,46 @@ class State:
                 room -= len(wanted)
                 self.actions.append(Send(fetch.source, Want(self.slot, kind, subject, wanted)))
 
-    def parcel(self, kind: int, subject: int) -> Parcel | None:
-        """A parcel that this node can serve."""
-        if kind == UPLOAD:
-            return self.own if subject == self.position else None
-        return self.sums.get(subject)
+    def sources(self, position: int, shard: int) -> list[bytes]:
+        """Who may have what a participant uploaded of a shard, the best first: itself; once it is certified that it
+        survived also owner and backup, and whoever else vouches for it."""
+        others = [] if self.view.attempt.survivors is None else [self.peer(p) for p in self.line(shard)]
+        first = self.peer(position)
+        known = [*others, first] if position in self.silent else [first, *others]
+        return list(dict.fromkeys(p for p in known if p != self.me.id)) or [first]
+
+    def line(self, shard: int) -> list[int]:
+        """Positions in the order in which they answer for a shard: its owner, then the others as in the plan."""
+        attempt = self.view.attempt
+        owner, backup = attempt.plan.shards[shard].owner, attempt.plan.shards[shard].backup
+        return list(dict.fromkeys([owner, backup, *((owner + k) % attempt.size for k in range(attempt.size))]))
+
+    def _held(self, kind: int, subject: int) -> list[Parcel | Gathering]:
+        """What this node can serve of a parcel.  Another's upload only once it is certified that it survived: before,
+        a late one is deleted, and nobody else is to have it."""
+        if kind == UPLOAD and subject != self.position:
+            if subject not in (self.view.attempt.survivors or ()):
+                return []
+            return [f.gathering for (k, s, _), f in self.fetches.items() if (k, s) == (UPLOAD, subject)]
+        parcel = self.own if kind == UPLOAD else self.sums.get(subject)
+        return [] if parcel is None else [parcel]
 
     def serve(self, peer: bytes, want: Want) -> None:
         """Answer a Want: hashes if it names no chunk, else chunks."""
-        parcel = self.parcel(want.kind, want.subject)
-        if parcel is None or any(i >= len(parcel.chunks) for i in want.chunks):
+        held = self._held(want.kind, want.subject)
+        hashes = next((part.hashes for part in held if part.hashes), None)
+        chunks = [next((c for part in held if (c := _chunk(part, i)) is not None), None) for i in want.chunks]
+        if hashes is None or None in chunks:
             self.actions.append(Send(peer, Lacks(self.slot, want.kind, want.subject)))
             return
         if not want.chunks:
-            self.actions.append(Send(peer, Offer(self.slot, want.kind, want.subject, parcel.hashes)))
-        for index in want.chunks:
-            head = ChunkHead(self.slot, want.kind, want.subject, index)
-            self.actions.append(SendChunk(peer, head, parcel.chunk(index)))
+            self.actions.append(Send(peer, Offer(self.slot, want.kind, want.subject, hashes)))
+        for index, chunk in zip(want.chunks, chunks, strict=True):
+            assert chunk is not None
+            self.actions.append(SendChunk(peer, ChunkHead(self.slot, want.kind, want.subject, index), chunk))
+
+
+def _chunk(part: Parcel | Gathering, index: int) -> memoryview | None:
+    if isinstance(part, Gathering):
+        return part.arrived(index)
+    return part.chunk(index) if index < len(part.chunks) else None

@@ -26,6 +26,12 @@ class Fetch:
         """Whom to ask now."""
         return self._sources[self._at % len(self._sources)]
 
+    def ask_from(self, sources: list[bytes]) -> None:
+        """These may have it now; whoever is asked at present is asked on, if it is among them."""
+        if sources != self._sources:
+            present, self._sources = self.source, sources
+            self._at = sources.index(present) if present in sources else 0
+
     def next_source(self) -> None:
         """The present one does not deliver: ask the next one for everything that is missing."""
         self._at += 1

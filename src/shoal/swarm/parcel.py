@@ -101,6 +101,13 @@ class Gathering:
         """Up to ``count`` chunks to ask for, lowest first, leaving out ``but`` (already on their way)."""
         return tuple(sorted(self._missing - but)[:count])
 
+    def arrived(self, index: int) -> memoryview | None:
+        """A chunk that is here; None for any other."""
+        if index not in self.wanted or index in self._missing:
+            return None
+        start, stop = self._chunks[index]
+        return self.data.data[start - self._origin : stop - self._origin]
+
     def put(self, index: int, chunk: memoryview) -> bool:
         """Take a chunk; False if it is not needed (any more), or not the one that was named."""
         if index not in self._missing or not self.hashes:

@@ -82,6 +82,21 @@ class RingCoder:
         parts = [self._whole.masked(s, upload[span], own) for s, span in enumerate(self._whole.spans)]
         return self._encoded(self._sums(parts, beta, checks))
 
+    def vouched_shard(self, shard: int, upload: Bytes, masks: Streams, beta: bytes, checks: int) -> bytes:
+        """Check sums of what a participant uploaded of one shard; ``masks`` takes off what is not to be in them."""
+        sums = self._whole.vouched(shard, upload, masks, beta, checks)
+        return check.encode_sums(sums, self._whole.bits(shard))
+
+    def joined(self, parts: Sequence[bytes], checks: int) -> bytes:
+        """Check sums of every shard of an upload -> those of the whole, as `vouched` gives them.
+
+        raises  PeerError  ``check.malformed``
+        """
+        bits = self._terms_bits
+        model = sum((check.decode_sums(p, bits, checks) for p in parts[:-1]), start=np.zeros(checks, np.uint64))
+        lane = check.decode_sums(parts[-1], LANE_BITS, checks)
+        return self._encoded((model & np.uint64(2**bits - 1), lane))
+
     def agrees(self, told: Sequence[bytes], merged: Sequence[Bytes], beta: bytes, checks: int) -> bool:
         """Whether what the survivors vouch for adds up to the merged shards.
 

@@ -72,12 +72,12 @@ def _give_up(state: State) -> None:
     if state.view.certified or not state.coordinates:
         return
     phase = phase_of(state.view.attempt, state.view.certified).name
-    reason = f"no progress in phase {phase} for {state.still} ticks"
+    reason = vouching.lacking(state) or f"no progress in phase {phase} for {state.still} ticks"
     if state.hopeless:
-        reason = state.failure[:_REASON_CHARS_MAX]
+        reason = state.failure
     elif state.still < state.patience.give_up:
         return
-    state.propose("abort", Abort(state.slot, state.view.attempt.survivors is not None, reason))
+    state.propose("abort", Abort(state.slot, state.view.attempt.survivors is not None, reason[:_REASON_CHARS_MAX]))
 
 
 def _on_offer(state: State, peer: bytes, said: Offer) -> None:  # noqa: ARG001
@@ -148,6 +148,7 @@ class Round:
         """One tick of the node's monotonic clock."""
         self.state.now += 1
         self.state.still += 1
+        self.state.lapses += self.state.still % self.state.patience.grace == 0
 
     def said(self, peer: bytes, said: AnySaid) -> None:
         """A message of this slot from an authenticated peer.  Raises nothing."""

@@ -81,22 +81,32 @@ def duties(state: State) -> Iterator[int]:
             yield shard
 
 
-def _part(state: State, shard: int, position: int) -> Bytes | None:
+def part(state: State, shard: int, position: int) -> Bytes | None:
     """One participant's upload of a shard, whole; None while it is still coming."""
     if position == state.position and state.own is not None and is_named(state, state.own):
         cuts = state.cuts[shard]
         return state.own.data[cuts[0][0] : cuts[-1][1]] if cuts else state.own.data[:0]
     root = state.view.attempt.masked[position]
-    return state.gather(UPLOAD, position, shard, root, [state.peer(position)])
+    fetch = state.fetches.get((UPLOAD, position, shard))
+    if fetch is not None and fetch.gathering.complete and fetch.gathering.root == root:
+        return fetch.gathering.data
+    return state.gather(UPLOAD, position, shard, root, state.sources(position, shard))
 
 
 def collect(state: State) -> None:
-    """Fetch what others uploaded of the shards that this node works on."""
-    attempt = state.view.attempt
+    """Fetch what others uploaded of the shards that this node works on.
+
+    A backup keeps what the owner itself uploaded of its own shard, which nobody else fetches: in a masked sum it could
+    be neither summed nor vouched for if the owner fell silent.
+    """
+    attempt, me = state.view.attempt, state.position
     wanted = attempt.masked.keys() if attempt.survivors is None else attempt.survivors
     for shard in duties(state):
         for position in sorted(wanted):
-            _part(state, shard, position)
+            part(state, shard, position)
+    for shard, who in enumerate(attempt.plan.shards):
+        if attempt.secure and who.backup == me and who.owner in wanted:
+            part(state, shard, who.owner)
 
 
 def receipt(state: State) -> None:
@@ -105,7 +115,7 @@ def receipt(state: State) -> None:
     for shard in duties(state):
         if me in attempt.receipts.get(shard, {}):
             continue
-        arrived = {p for p in attempt.masked if _part(state, shard, p) is not None}
+        arrived = {p for p in attempt.masked if part(state, shard, p) is not None}
         if arrived == uploaders(state) or (state.stalled and len(arrived) >= attempt.floor):
             failpoint.reach("receipt.propose")
             state.propose(("receipt", shard), Receipt(state.slot, shard, bitmap(arrived, attempt.size)))
@@ -113,8 +123,8 @@ def receipt(state: State) -> None:
 
 def whole_parts(state: State, shard: int) -> dict[int, Bytes] | None:
     """The survivors' uploads of a shard, by position; None while some are still coming."""
-    parts = {p: _part(state, shard, p) for p in sorted(state.view.attempt.survivors or ())}
-    whole = {p: part for p, part in parts.items() if part is not None}
+    parts = {p: part(state, shard, p) for p in sorted(state.view.attempt.survivors or ())}
+    whole = {p: data for p, data in parts.items() if data is not None}
     return whole if len(whole) == len(parts) else None
 
 

@@ -9,14 +9,18 @@ passes       whether they add up to what is in the sums; a sum that does not pas
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 
 from shoal import failpoint
 from shoal.errors import PeerError
 from shoal.ledger.body import Check, Nonce, bitmap
 from shoal.secure import check as checks
+from shoal.secure.kdf import digest
 from shoal.secure.participant import Step
+from shoal.swarm import upload
 from shoal.swarm.core import State
+from shoal.swarm.parcel import Bytes
 from shoal.swarm.ring_coder import RingCoder
 
 
@@ -76,29 +80,110 @@ def _vouched(state: State, beta: bytes, count: int) -> bytes:
     return _coder(state).vouched(state.own.data, state.privacy.vouching(), beta, count)
 
 
+def silent(state: State) -> dict[int, int]:
+    """Survivors whose check sums others are to tell: those that withheld their nonce, or do not vouch where nothing
+    moves, or whom somebody has vouched for already.  Each with the lapses at the time when it was found silent."""
+    attempt = state.view.attempt
+    if attempt.checks:
+        missing = (attempt.survivors or set()) - {subject for author, subject, _ in attempt.checks if author == subject}
+        if not state.stalled:
+            missing &= {s for author, s, _ in attempt.checks if author != s} | (
+                attempt.survivors or set()
+            ) - attempt.nonces
+        for subject in missing:
+            state.silent.setdefault(subject, state.lapses)
+    return state.silent
+
+
+def stand_in(state: State, roots: list[bytes]) -> None:
+    """Vouch for survivors that are silent: t + 1 do for each shard, in its `State.line`, and one more at each lapse.
+
+    What a silent one uploaded is with the shard's owner, and what it uploaded of its own shard with the backup; it fits
+    the root in the ledger, and what takes its masks off is public by now.
+    """
+    privacy, attempt, me = state.privacy, state.view.attempt, state.position
+    if privacy is None or privacy.step != Step.OPEN or me is None or any(privacy.wanted()):
+        return
+    found = challenge(state, roots)
+    if found is None or not attempt.checks:
+        return
+    for subject, since in sorted(silent(state).items()):
+        count = attempt.plan.thresholds.t + 1 + state.lapses - since
+        for shard in range(len(roots)):
+            line = [p for p in state.line(shard) if p != subject]
+            if me in line[:count] and (me, subject, shard + 1) not in attempt.checks:
+                _stand_in(state, subject, shard, *found)
+
+
+def _stand_in(state: State, subject: int, shard: int, beta: bytes, count: int) -> None:
+    data = upload.part(state, shard, subject)
+    if data is None or vouched_alike(state, subject, shard) is not None:
+        return
+    run = partial(_vouched_shard, state, subject, shard, data, beta, count)
+    told = state.compute(f"vouch {beta.hex()[:8]} {subject} {shard}", run)
+    if told is not None:
+        nonces = bitmap(state.view.attempt.nonces, state.view.attempt.size)
+        state.propose(("check", beta, subject, shard), Check(state.slot, subject, shard + 1, nonces, told))
+
+
+def _vouched_shard(state: State, subject: int, shard: int, data: Bytes, beta: bytes, count: int) -> bytes:
+    assert state.privacy is not None
+    return _coder(state).vouched_shard(shard, data, state.privacy.vouching(state.peer(subject)), beta, count)
+
+
+def vouched_alike(state: State, subject: int, shard: int) -> bytes | None:
+    """What more than t others vouch for: one of them at least is honest."""
+    votes = Counter(
+        values for (author, s, part), values in state.check_sums.items() if (s, part) == (subject, shard + 1)
+    )
+    values, count = votes.most_common(1)[0] if votes else (b"", 0)
+    return values if count > state.view.attempt.plan.thresholds.t else None
+
+
+def vouched_for(state: State, subject: int, count: int) -> bytes | None:
+    """Check sums of a survivor's upload: its own word, or what others vouch for where it gives none."""
+    own = state.check_sums.get((subject, subject, 0))
+    if own is not None or subject not in state.silent:
+        return own
+    parts = [vouched_alike(state, subject, shard) for shard in range(len(state.cuts))]
+    told = [part for part in parts if part is not None]
+    return _coder(state).joined(told, count) if len(told) == len(parts) else None
+
+
 def passes(state: State, roots: list[bytes]) -> bool | None:
     """Whether the gathered sums are what the survivors vouch for; None while check sums are missing.
 
-    A survivor that vanished vouches for nothing: then the check is left out where nothing moves, and said.
+    raises  PeerError  ``check.malformed``
     """
-    attempt = state.view.attempt
-    survivors = attempt.survivors or set()
-    told = {s: data for (author, s, _), data in state.check_sums.items() if author == s and s in survivors}
     found = challenge(state, roots)
     if found is None:
         return None
-    if len(told) < len(survivors):
-        if state.stalled:
-            if not state.unchecked:
-                state.notes.append("a survivor vanished before it vouched for its upload: the sums are not checked")
-            state.unchecked = True
-            return True
-        return None
     beta, count = found
-    found_so: bool | None = state.compute(
-        f"check {beta.hex()[:8]}", partial(_agrees, state, list(told.values()), beta, count)
-    )
-    return found_so
+    told = [vouched_for(state, subject, count) for subject in sorted(state.view.attempt.survivors or ())]
+    whole = [data for data in told if data is not None]
+    if len(whole) < len(told):
+        return None
+    name = f"check {digest('told', beta, *whole).hex()[:16]}"
+    agreed: bool | None = state.compute(name, partial(_agrees, state, whole, beta, count))
+    return agreed
+
+
+def lacking(state: State) -> str:
+    """Why the check cannot be made; "" if nothing is missing, or it is not time for it."""
+    attempt = state.view.attempt
+    if not attempt.secure or not attempt.checks:
+        return ""
+    for subject in sorted(state.silent):
+        if (subject, subject, 0) in attempt.checks:
+            continue
+        for shard in range(len(attempt.plan.shards)):
+            if vouched_alike(state, subject, shard) is None:
+                need = attempt.plan.thresholds.t + 1
+                return (
+                    f"participant {subject} fell silent after its upload, and no {need} others can vouch alike for "
+                    f"its part of shard {shard}: the sums cannot be checked"
+                )
+    return ""
 
 
 def _agrees(state: State, told: list[bytes], beta: bytes, count: int) -> bool:
