@@ -110,9 +110,9 @@ def test_the_same_ledger_has_the_same_bytes() -> None:
     built = SwarmBuilder(members=4, secure=True, seal_every=3).history(3)
     assert built.entries[0].prev == GENESIS_PREV == ZERO_DIGEST
     whole = hashlib.sha256(b"".join(map(encode_entry, built.entries))).hexdigest()
-    assert built.genesis.hex() == "fafcac53840bbb039ccba3687f22a50becdb6c0fb9bb4a2a6049213e524fa413"
-    assert whole == "6f0fc1a9b1b973c4673ecd42a4988e65dbfd341e97cb53c79f5dc91db9724894"
+    assert built.genesis.hex() == "8525eff32a7f56295eacd72a71f7ca328835e63b8d063cbca8edaa3efea88dbc"
+    assert whole == "57d21162a043bf29b3d2de3de0f0d85d52f36dd402178c2579412acab7bedfee"
     assert (
         hashlib.sha256(built.ledger.encode()).hexdigest()
-        == "a82ce2f48cd2da9a42f5d12c304751f15f3e2f7892e378d20f77bdc313f9b3db"
+        == "81ab94c1a1f2871afb5066dc353ad25c950e405d91588e34388cbff8d4110533"
     )
