@@ -42,7 +42,7 @@ class Member:
         state = State(me, table.view(), coder, diff, self.settle, self.may_sign, privacy, table.patience)
         self.round = Round(state)
 
-    def settle(self, diff: np.ndarray) -> bytes:
+    def settle(self, diff: np.ndarray, rms: np.ndarray | None) -> bytes:
         import hashlib
 
         self.merged = diff
