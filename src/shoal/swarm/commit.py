@@ -62,7 +62,8 @@ def gather(state: State) -> None:
         others = [p.member for p in attempt.plan.participants if p.member not in told]
         data = state.gather(MERGED, shard, shard, root, [p for p in (*told, *others) if p != state.me.id])
         if data is not None:
-            state.sums[shard] = Parcel(data, state.merged_cuts(shard))
+            hashes = state.fetches[(MERGED, shard, shard)].gathering.hashes
+            state.sums[shard] = Parcel(data, state.merged_cuts(shard), hashes)
             failpoint.reach("gather.shard")
             merged.append(data)
     if len(merged) < len(roots) or not (agreed or state.view.certified):

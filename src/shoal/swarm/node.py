@@ -29,6 +29,7 @@ from shoal.ledger.core import Options
 from shoal.ledger.identity import Identity
 from shoal.secure.journal import Journal
 from shoal.swarm.book import Book
+from shoal.swarm.coder import first_nonfinite
 from shoal.swarm.core import Patience
 from shoal.swarm.keyring import Keyring
 from shoal.swarm.peer import ABORTED, Compute, Merged, Notice, Outgoing, Peer, SendBulk, SendControl
@@ -232,8 +233,8 @@ class Node:
         if self.failed is not None:
             raise self.failed
         diff = self._peer.book.diff(local)
-        if not np.isfinite(diff).all():
-            place = int(np.flatnonzero(~np.isfinite(diff))[0])
+        place = first_nonfinite(diff)
+        if place >= 0:
             tensor, first = self._peer.book.layout.locate(place)
             found = f"tensor {shown(tensor.key)}, element {first}"
             raise ArgumentError("diff.nonfinite", f"{found}: the update is NaN or Inf; this site sits the round out")
@@ -270,6 +271,10 @@ class Node:
     def say(self, payload: bytes) -> None:
         """Bring a statement that somebody made (an approved change of membership) to the leader."""
         self._do(lambda: self._peer.forward(payload))
+
+    def warn(self, text: str) -> None:
+        """Put a warning among the notices."""
+        self._do(lambda: self._tell(Notice("warning", text)))
 
     def _do(self, command: Callable[[], None]) -> None:
         self._commands.put(command)

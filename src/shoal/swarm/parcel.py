@@ -55,11 +55,12 @@ class Parcel:
     hashes  32 bytes each, joined;  root  what the ledger names it by
     """
 
-    def __init__(self, data: Bytes, chunks: Iterable[tuple[int, int]]) -> None:
+    def __init__(self, data: Bytes, chunks: Iterable[tuple[int, int]], hashes: bytes = b"") -> None:
+        """``hashes``: those of the chunks, where they are known, as of what was gathered."""
         self.data = data
         self.chunks = list(chunks)
         self._view = data.data
-        self.hashes = b"".join(chunk_hash(self._view[a:b]) for a, b in self.chunks)
+        self.hashes = hashes or b"".join(chunk_hash(self._view[a:b]) for a, b in self.chunks)
         self.root = parcel_root(self.hashes)
 
     def chunk(self, index: int) -> memoryview:
