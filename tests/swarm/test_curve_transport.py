@@ -674,3 +674,24 @@ def test_wake_from_many_threads_while_it_closes(world: CurveWorld) -> None:
     stop.set()
     for thread in threads:
         thread.join()
+
+
+# --- chunks as they are, for measurements
+
+
+def test_nodes_that_seal_nothing_exchange_chunks_among_themselves_alone(world: CurveWorld) -> None:
+    world.make(0)
+    for number in (1, 2):
+        world.keys[number], world.heard[number] = curve_pair(), []
+        node = CurveTransport(world.keys[number][1], "tcp://127.0.0.1:0", sealed=False)
+        world.nodes[number], world.ends[peer_id(number)] = node, Endpoint(world.keys[number][0], node.address())
+    world.meet()
+    world.all_up(1, 2)
+    body = os.urandom(CHUNK_BYTES)
+    world.until(lambda: world.nodes[1].send_bulk(peer_id(2), b"header", body))
+    world.until(lambda: world.chunks(2))
+    assert [(e.header, e.body) for e in world.chunks(2)] == [(b"header", body)] and world.chunks(2)[0].body.readonly
+    world.until(lambda: world.nodes[0].counters["refused.seal"] + world.nodes[1].counters["refused.seal"])
+    assert not any(world.nodes[a].send_bulk(peer_id(b), b"header", body) for a, b in ((0, 1), (1, 0), (0, 2), (2, 0)))
+    world.until(lambda: world.nodes[0].send(peer_id(1), b"control is sealed as ever"))
+    world.until(lambda: world.messages(1))

@@ -103,3 +103,15 @@ def test_a_key_seals_each_nonce_once_and_not_too_many() -> None:
 def test_heads_that_are_none(head: bytes) -> None:
     _, header, body = parts(Sealer(KEY))
     assert Opener(KEY).open(head, header, body) is None
+
+
+def test_what_is_not_sealed_is_taken_only_by_who_seals_nothing() -> None:
+    here, there = agreed()
+    values = (b"d" * 32, b"l" * 32, b"t" * 32)
+    bare = Session(values, dialled=True, sealed=False), Session(values, dialled=False, sealed=False)
+    head, header, body = bare[0].sealer.seal(b"\x03", b"header", memoryview(b"body"))
+    frame = head, memoryview(header), memoryview(body)
+    opened = bare[1].opener.open(*frame)
+    assert opened == (b"header", b"body") and opened[1].readonly
+    assert there.opener.open(*frame) is None
+    assert bare[1].opener.open(*parts(here.sealer)) is None

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+import msgspec
 import zmq
 
 from shoal.limits import BULK_BACKLOG_BYTES_MAX, BULK_QUEUE, CHUNK_BYTES, CHUNK_HEADER_BYTES_MAX
@@ -33,6 +34,8 @@ _SHAPE: Final = Shape(
     1,
     bars=False,
 )
+#: what is not sealed has no tags
+_UNSEALED_SHAPE: Final = msgspec.structs.replace(_SHAPE, parts_min=(HEAD_BYTES, 0, 0))
 #: seconds for which a connection may take nothing, while its control connection lives, until it is given up
 STUCK_S: Final = 20.0
 
@@ -40,17 +43,25 @@ STUCK_S: Final = 20.0
 class BulkPlane(Plane[Session]):
     """``events`` is filled by ``work``; who polls takes it away.
 
-    renew  called with a peer that this side dials, to agree with it on a new session
+    renew   called with a peer that this side dials, to agree with it on a new session
+    sealed  False: chunks go as they are, for measurements
     """
 
-    def __init__(self, context: zmq.Context[Any], gate: Gate, renew: Callable[[bytes], None]) -> None:
-        super().__init__(context, gate, _SHAPE)
+    def __init__(
+        self, context: zmq.Context[Any], gate: Gate, renew: Callable[[bytes], None], sealed: bool = True
+    ) -> None:
+        super().__init__(context, gate, _SHAPE if sealed else _UNSEALED_SHAPE)
+        self._sealed = sealed
         self.events: list[Bulk] = []
         self._expected: dict[bytes, Session] = {}
         self._renew = renew
         self.listener.setsockopt(zmq.PLAIN_SERVER, 1)
 
     # --- sessions
+
+    def session(self, values: tuple[bytes, ...], *, dialled: bool) -> Session:
+        """One of this plane from what was agreed on."""
+        return Session(values, dialled=dialled, sealed=self._sealed)
 
     def reach(self, peer: bytes, where: tuple[str, int], session: Session, now_s: float) -> None:
         """This side dialled the control connection, so it dials this one."""

@@ -29,7 +29,7 @@ from shoal.swarm.frames import ALIVE, CARRY, HELLO, RUN_BYTES, VERSION, WELCOME,
 from shoal.swarm.gate import Gate
 from shoal.swarm.link import Dial, Link, Shape
 from shoal.swarm.plane import Plane
-from shoal.swarm.seal import EXCHANGE_BYTES, Exchange, Session
+from shoal.swarm.seal import EXCHANGE_BYTES, Exchange
 from shoal.swarm.transport import Back, Endpoint, Lost, Received
 
 #: a peer from which nothing comes for so long is lost
@@ -121,7 +121,7 @@ class ControlPlane(Plane[_Party]):
             return
         if before is None or before.routing != taken.routing:
             self.accept(peer, taken, _Party(curve, run))
-        self._bulk.expect(peer, Session(values, dialled=False))
+        self._bulk.expect(peer, self._bulk.session(values, dialled=False))
         self.push(taken.routing, (WELCOME + VERSION + mine.public,), dialled=False)
 
     def answered(self, dial: Dial[_Party], taken: Taken) -> None:
@@ -138,7 +138,7 @@ class ControlPlane(Plane[_Party]):
             return
         if dial.peer not in self.outgoing:
             self.settle(dial, taken, dial.key)
-        self._bulk.reach(dial.peer, dial.where, Session(values, dialled=True), self._now_s)
+        self._bulk.reach(dial.peer, dial.where, self._bulk.session(values, dialled=True), self._now_s)
 
     def carried(self, link: Link[_Party], taken: Taken) -> None:
         if taken.kind == ALIVE:

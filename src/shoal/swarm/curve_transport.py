@@ -38,10 +38,12 @@ class CurveTransport:
     which lets go of what has been sent and lives as long as the process.
     """
 
-    def __init__(self, secret: bytes, listen: str) -> None:
+    def __init__(self, secret: bytes, listen: str, *, sealed: bool = True) -> None:
         """secret  bytes  32, this node's CURVE secret key
         listen  str    "tcp://host:port", or "" to dial only.  Bulk listens at port + 1; port 0 takes a free pair;
                        host "*" is all addresses, IPv6 and IPv4
+        sealed  bool   False sends and takes chunks that are not encrypted and not authenticated: only to measure what
+                       sealing costs.  Nodes with True and nodes with False exchange no chunks
 
         raises  ArgumentError  ``transport.key``, ``transport.address``
                 MachineError   ``transport.listen``: the port is taken, the address not this machine's
@@ -65,7 +67,7 @@ class CurveTransport:
         self._context: zmq.Context[Any] = zmq.Context()
         # Before any socket that listens: without a handler libzmq would refuse everybody.
         self._gate = Gate(self._context, self._counters)
-        self._bulk = BulkPlane(self._context, self._gate, self._renew)
+        self._bulk = BulkPlane(self._context, self._gate, self._renew, sealed)
         self._control = ControlPlane(self._context, self._gate, keys, secrets.token_bytes(RUN_BYTES), self._bulk)
         self._poller = zmq.Poller()
         self._poller.register(self._wake, zmq.POLLIN)

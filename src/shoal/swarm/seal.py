@@ -7,6 +7,9 @@ both exchanged keys go into the derivation, so a session belongs to these two no
 
 A key seals each nonce once: nonces count up from 0 and the receiver takes only higher ones than it has seen, so what is
 replayed or out of order does not open (NIST SP 800-38D section 8.2.1; docs/adr/0012).
+
+`Unsealed` stands in the place of both halves where a measurement asks what sealing costs.  It protects nothing.  No
+frame of one kind is taken for the other: a node that seals refuses what is not sealed, and the other way round.
 """
 
 from __future__ import annotations
@@ -31,6 +34,9 @@ _KEY_BYTES: Final = 32
 _DOMAIN: Final = b"swarm-bulk/v1/"
 #: seals of one key; far below what GCM bears with counted nonces (2**64 blocks), far above any connection's life
 SEALS_MAX: Final = 2**32
+#: where the counter stands in a frame that is not sealed
+_PLAIN_MARK: Final = b"unsealed"
+assert len(_PLAIN_MARK) == COUNTER_BYTES and int.from_bytes(_PLAIN_MARK, "little") >= SEALS_MAX
 
 
 class Exchange:
@@ -106,13 +112,28 @@ def _nonce(count: int) -> bytes:
     return count.to_bytes(12, "big")
 
 
+class Unsealed:
+    """Parts as they are, in both directions.  As a counter, _PLAIN_MARK is above all that a sealer counts."""
+
+    spent = False
+
+    def seal(self, kind: bytes, header: bytes, body: bytes | memoryview) -> tuple[bytes, bytes, bytes | memoryview]:
+        """(kind || mark, header, body): nothing is copied."""
+        return kind + _PLAIN_MARK, header, body
+
+    def open(self, head: bytes, header: memoryview, body: memoryview) -> tuple[bytes, memoryview] | None:
+        """(header, body), the body where it lies; None if this is sealed."""
+        return (header.tobytes(), body.toreadonly()) if head[1:] == _PLAIN_MARK else None
+
+
 class Session:
     """What one node holds of an agreement.
 
     ticket  bytes  the dialler's bulk connection shows it; it lets in, it opens nothing
+    sealed  bool   False: chunks go as they are, for measurements
     """
 
-    def __init__(self, values: tuple[bytes, ...], *, dialled: bool) -> None:
+    def __init__(self, values: tuple[bytes, ...], *, dialled: bool, sealed: bool = True) -> None:
         of_dialler, of_listener, self.ticket = values
-        self.sealer = Sealer(of_dialler if dialled else of_listener)
-        self.opener = Opener(of_listener if dialled else of_dialler)
+        self.sealer: Sealer | Unsealed = Sealer(of_dialler if dialled else of_listener) if sealed else Unsealed()
+        self.opener: Opener | Unsealed = Opener(of_listener if dialled else of_dialler) if sealed else Unsealed()
