@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 
 from shoal import failpoint
 from shoal.errors import ArgumentError, InputError, MachineError, ShoalError, shown
