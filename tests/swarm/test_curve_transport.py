@@ -404,11 +404,11 @@ def test_nothing_is_agreed_on_twice_while_nothing_breaks(world: CurveWorld, monk
     made: list[bool] = []
 
     class Counted(seal.Session):
-        def __init__(self, values: tuple[bytes, ...], *, dialled: bool) -> None:
+        def __init__(self, values: tuple[bytes, ...], *, dialled: bool, sealed: bool) -> None:
             made.append(dialled)
-            super().__init__(values, dialled=dialled)
+            super().__init__(values, dialled=dialled, sealed=sealed)
 
-    monkeypatch.setattr(control_plane, "Session", Counted)
+    monkeypatch.setattr(bulk_plane, "Session", Counted)
     for number, listens in enumerate((True, True, False)):
         world.make(number, listens)
     world.meet()
