@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shoal.errors import ArgumentError, InputError, MachineError, PeerError, ShoalError
+    from shoal.interval import Interval
     from shoal.merge.custom import load_rule_file, rule
     from shoal.merge.files import merge_files
     from shoal.merge.library import merge
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "ArgumentError": "shoal.errors",
     "InputError": "shoal.errors",
+    "Interval": "shoal.interval",
     "MachineError": "shoal.errors",
     "MergeOptions": "shoal.merge.options",
     "Model": "shoal.model.model",
@@ -39,6 +41,7 @@ _HOMES = {
 __all__ = [
     "ArgumentError",
     "InputError",
+    "Interval",
     "MachineError",
     "MergeOptions",
     "Model",

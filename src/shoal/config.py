@@ -12,14 +12,21 @@ import re
 import stat
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 from shoal.address import dial_fault, parse_address
 from shoal.errors import InputError, MachineError, shown
-from shoal.limits import LEDGER_ADDRESS_CHARS_MAX, LEDGER_MEMBERS_MAX, SITE_FILE_BYTES_MAX, SITE_GLOBS_MAX
+from shoal.limits import (
+    LEDGER_ADDRESS_CHARS_MAX,
+    LEDGER_MEMBERS_MAX,
+    LEDGER_METRICS_MAX,
+    LEDGER_NAME_CHARS_MAX,
+    SITE_FILE_BYTES_MAX,
+    SITE_GLOBS_MAX,
+)
 
 #: what a site is called: also the name of files
 NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
@@ -27,6 +34,8 @@ NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
 _Name = Annotated[str, Meta(pattern=NAME)]
 _Path = Annotated[str, Meta(min_length=1, max_length=4096, pattern=r"^[^\x00]*\Z")]
 _Address = Annotated[str, Meta(max_length=LEDGER_ADDRESS_CHARS_MAX)]
+_Metric = Annotated[str, Meta(min_length=1, max_length=LEDGER_NAME_CHARS_MAX)]
+_Column = Annotated[str, Meta(min_length=1, max_length=1024)]
 _Glob = Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
@@ -64,6 +73,24 @@ class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen: _Address = ""
 
 
+class Evaluate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Certified models are measured on this site's own validation data, and the values go into the ledger.
+
+    data     .npz or .csv, as for `shoal eval`; "": this site measures nothing, and keeps what the others find best
+    metrics  auc, accuracy, f1, loss; none named: all that are defined for the labels
+    best     the metric that says which round was best; "": the first that is there of auc, accuracy, f1, loss
+    inputs, labels, output, scores   as for `shoal eval`
+    """
+
+    data: Annotated[str, Meta(max_length=4096, pattern=r"^[^\x00]*\Z")] = ""
+    metrics: Annotated[tuple[_Metric, ...], Meta(max_length=LEDGER_METRICS_MAX)] = ()
+    best: Annotated[str, Meta(max_length=LEDGER_NAME_CHARS_MAX)] = ""
+    inputs: Annotated[tuple[_Column, ...], Meta(max_length=SITE_GLOBS_MAX)] = ()
+    labels: Annotated[str, Meta(max_length=1024)] = ""
+    output: Annotated[str, Meta(max_length=1024)] = ""
+    scores: Literal["auto", "probability", "logit"] = "auto"
+
+
 class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The settings, paths as written; ``read_site`` makes them absolute.
 
@@ -79,6 +106,7 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     peers     who to find first
     times     see Times
     metrics   see Metrics
+    evaluate  see Evaluate; without it certified models are not measured
     """
 
     name: _Name
@@ -92,6 +120,7 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     peers: Annotated[tuple[Peer, ...], Meta(max_length=LEDGER_MEMBERS_MAX)] = ()
     times: Times = Times()
     metrics: Metrics = Metrics()
+    evaluate: Evaluate | None = None
 
 
 def read_site(path: Path) -> Site:
@@ -120,8 +149,15 @@ def read_site(path: Path) -> Site:
         curve=str(folder / site.curve),
         card=str(folder / (site.card or f"{site.name}.card")),
         data=str(folder / site.data),
+        evaluate=_evaluate(site.evaluate, folder),
         peers=tuple(Peer(str(folder / peer.card), peer.address) for peer in site.peers),
     )
+
+
+def _evaluate(evaluate: Evaluate | None, folder: Path) -> Evaluate | None:
+    if evaluate is None or not evaluate.data:
+        return evaluate
+    return msgspec.structs.replace(evaluate, data=str(folder / evaluate.data))
 
 
 def _read(path: Path) -> str:
@@ -163,7 +199,7 @@ def _check_names(name: str, text: str, tables: dict[str, Any]) -> None:
 
 def _structs(tables: dict[str, Any]) -> list[tuple[type[Any], dict[str, Any]]]:
     found: list[tuple[type[Any], dict[str, Any]]] = [(Site, tables)]
-    for name, kind in (("times", Times), ("metrics", Metrics)):
+    for name, kind in (("times", Times), ("metrics", Metrics), ("evaluate", Evaluate)):
         if isinstance(tables.get(name), dict):
             found.append((kind, tables[name]))
     peers = tables.get("peers")

@@ -92,6 +92,11 @@ class SiteFolders:
     def site(self, name: str) -> Site:
         return read_site(self.settings(name))
 
+    def append(self, name: str, text: str) -> None:
+        """More tables, after all else."""
+        with self.settings(name).open("a") as file:
+            file.write("\n" + text)
+
     def add(self, name: str, text: str) -> None:
         """More settings, before the tables."""
         path = self.settings(name)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from shoal import __version__
-from shoal.cli import demo, doctor, evaluate, founding, inspect, keys, ledger, members, merge, node, rules, update
+from shoal.cli import best, demo, doctor, evaluate, founding, inspect, keys, ledger, members, merge, node, rules, update
 
 app = typer.Typer(
     name="shoal",
@@ -30,6 +30,7 @@ app.command("join")(founding.join)
 app.command("node")(node.node)
 app.command("submit")(node.submit)
 app.command("status")(node.status)
+app.command("best")(best.best)
 app.command("doctor")(doctor.doctor)
 app.add_typer(members.app, name="members")
 app.add_typer(ledger.app, name="ledger")

@@ -185,6 +185,12 @@ def _print(found: Status) -> None:
     line(f"model    {found.model[:16]}{behind}")
     line(f"ledger   term {found.term}, {found.decided} entries decided")
     line(f"bytes    {found.sent_bytes:,} sent, {found.received_bytes:,} received")
+    if found.measured:
+        means = ", ".join(f"{shown(m.metric)} {m.value:.4f}" for m in found.measured)
+        of = found.measured[0]
+        line(f"measured round {of.round}: {means} ({of.sites} sites, {of.samples} samples)")
+    if found.best is not None:
+        line(f"best     round {found.best.round}: {shown(found.best.metric)} {found.best.value:.4f}")
     line(f"update   {'waits to be merged' if found.waiting else 'none waits'}")
     rows = [
         [m.name, m.id[:16], "voter" if m.voter else "learner", "leads" if m.leads else "", _state(m.connected)]

@@ -93,7 +93,8 @@ class Chronicle:
         elif isinstance(body, Evaluation):
             metrics = tuple((m.name, m.value) for m in body.metrics)
             score = Score(state.registry.members[statement.author].name, body.samples, metrics)
-            self._certified[body.round].scores.append(score)
+            scores = self._certified[body.round].scores
+            scores[:] = [*(s for s in scores if s.by != score.by), score]  # what is said again takes its place
 
     def finish(self, state: State) -> None:
         """The last entry was applied: what is open stays open."""

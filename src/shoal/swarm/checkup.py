@@ -36,8 +36,10 @@ from shoal.swarm.site_keys import Pair, in_use, numbered, read_pairs
 
 #: free bytes that the ledger and its journal want: years of rounds
 LEDGER_ROOM: Final = 256 * 10**6
-#: copies of the model that the disk must take: the one in force, the next, and what a training script hands in
+#: copies of the model that the disk must take: the one in force, the next, and what a training script hands in; and
+#: with evaluation the last but one and the best
 MODEL_COPIES: Final = 3
+KEPT_COPIES: Final = 2
 #: and that memory must take: a node's own 2.5, and what hands a model in
 MODEL_IN_MEMORY: Final = 4
 #: descriptors of a node that talks to nobody, and for each member: control and bulk, both ways, twice while they change
@@ -241,8 +243,9 @@ def _disk(checkup: Checkup) -> Findings:
         yield Finding("fault", "disk", f"{shown(str(there))}: {error.strerror}", "make the data folder usable")
         return
     free, model = about.f_bavail * about.f_frsize, _model_bytes(checkup)
-    need = MODEL_COPIES * model + LEDGER_ROOM
-    words = f"{_size(free)} free, {_size(need)} wanted: {MODEL_COPIES} models and the ledger"
+    copies = MODEL_COPIES + (0 if checkup.site.evaluate is None else KEPT_COPIES)
+    need = copies * model + LEDGER_ROOM
+    words = f"{_size(free)} free, {_size(need)} wanted: {copies} models and the ledger"
     if not os.access(there, os.W_OK | os.X_OK):
         yield Finding("fault", "disk", f"{shown(str(there))}: cannot be written to", "give it to the node's user")
     elif free < model + LEDGER_ROOM // 8:

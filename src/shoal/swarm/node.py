@@ -26,6 +26,8 @@ from shoal import failpoint
 from shoal.errors import ArgumentError, InputError, MachineError, ShoalError, shown
 from shoal.ledger.core import Options
 from shoal.ledger.identity import Identity
+from shoal.ledger.scores import Mean, Scores
+from shoal.limits import SCORES_ENTRIES_MAX
 from shoal.secure.journal import Journal
 from shoal.swarm.book import Book
 from shoal.swarm.coder import first_nonfinite
@@ -33,9 +35,10 @@ from shoal.swarm.core import Patience
 from shoal.swarm.keyring import Keyring
 from shoal.swarm.peer import ABORTED, Compute, Merged, Notice, Outgoing, Peer, SendBulk, SendControl
 from shoal.swarm.probe import PROBE, Host, Out, decode
+from shoal.swarm.referee import Referee
 from shoal.swarm.replica import Replica
 from shoal.swarm.ring_coder import check_size
-from shoal.swarm.shelf import Shelf
+from shoal.swarm.shelf import MODEL_FILE, Shelf
 from shoal.swarm.stages import Stages
 from shoal.swarm.transport import Back, Bulk, Endpoint, Lost, Received, Transport
 
@@ -43,6 +46,8 @@ from shoal.swarm.transport import Back, Bulk, Endpoint, Lost, Received, Transpor
 _TICKS_AT_ONCE: Final = 3
 #: code of the notice that a member is connected
 CONNECTED: Final = "member.connected"
+#: seconds after which an evaluation that is not decided is said again
+_SAY_AGAIN_S: Final = 1.0
 #: notices kept for `shoal status`
 _NOTICES: Final = 50
 #: heartbeats that must fail to come before a leader counts as gone
@@ -131,7 +136,8 @@ class MemberStatus(msgspec.Struct, frozen=True):
 class Status(msgspec.Struct, frozen=True):
     """What `shoal status` shows.  phase: of the open attempt, "" if none is;  model: digest of the one in force.
 
-    Since the node started: seconds by phase (stages.py), rounds by result, notices by level.
+    Since the node started: seconds by phase (stages.py), rounds by result, notices by level.  Means over sites of the
+    last round that was measured, and the best round.
     """
 
     id: str
@@ -152,6 +158,8 @@ class Status(msgspec.Struct, frozen=True):
     seconds: dict[str, float] = {}
     results: dict[str, int] = {}
     told: dict[str, int] = {}
+    measured: list[Mean] = []
+    best: Mean | None = None
 
 
 class Node:
@@ -159,6 +167,7 @@ class Node:
 
     me, replica  this node's key, and its copy of the ledger, made with ``times.options()``; closed with the node
     model_path  the swarm's base model; what an earlier life of this node left in ``folder`` goes before it
+    referee     measures certified models here, and keeps the best; closed with the node
     raises      InputError  ``node.layout``: the model is not this swarm's
     """
 
@@ -171,11 +180,17 @@ class Node:
         model_path: Path,
         folder: Path,
         times: Times = Times(),  # noqa: B008  (frozen)
+        referee: Referee | None = None,
     ) -> None:
         self._times = times
         self._transport = transport
         self._journal = journal
         self._replica = replica
+        self._referee = referee
+        self._to_say: list[bytes] = []  # evaluations on their way into the ledger
+        self._said_s = 0.0
+        self._scored = (0, 0)  # rounds, and evaluations on their way, when models were let go of
+        self._folder = folder
         self._model_path = model_path
         self._shelf = Shelf(folder, model_path)
         book = self._book()
@@ -194,6 +209,7 @@ class Node:
         self._sent = self._received = 0
         self._stages = Stages()
         self._results: Counter[str] = Counter()
+        self._counted = 0  # the last round in it
         self._told: Counter[str] = Counter()
         self._snapshot: Status | None = None
         self.on_notice: Callable[[Notice], None] = lambda _notice: None
@@ -292,6 +308,8 @@ class Node:
             if self._ticket is not None:
                 self._ticket.end(self.failed or MachineError("node.stopped", "the node was stopped"))
             self._worker.shutdown(wait=True, cancel_futures=True)
+            if self._referee is not None:
+                self._referee.close()
             with contextlib.suppress(ShoalError):
                 self._replica.close()
             self._journal.close()
@@ -304,6 +322,8 @@ class Node:
     def _loop(self) -> None:
         tick_s, next_tick = self._times.tick_s, time.monotonic()
         self._allow()
+        self._counted = self._peer.ledger.round
+        self._remember()
         while not self._stopping.is_set():
             for event in self._transport.poll(max(0.0, next_tick - time.monotonic())):
                 self._heard(event)
@@ -320,6 +340,8 @@ class Node:
                 self._act(out)
                 news = news or isinstance(out, Merged | Notice)
             self._stages.at(self._phase(), time.monotonic())
+            if self._referee is not None and news:
+                self._evaluate(self._referee)
             self._allow()
             if news or self._snapshot is None:
                 self._snapshot = self._look()
@@ -392,7 +414,9 @@ class Node:
         self._do(lambda: self._peer.computed(out.slot, out.name, result))
 
     def _merged(self, out: Merged) -> None:
-        self._results["merged" if out.took_part else "missed"] += 1
+        if out.round > self._counted:  # the model in force is told of again where an update became void
+            self._counted = out.round
+            self._results["merged" if out.took_part else "missed"] += 1
         arrays, rms = self._peer.book.arrays, self._peer.book.rms
         ticket, self._ticket = self._ticket, None
         self._worker.submit(self._keep, Outcome(out.round, out.digest, out.took_part, arrays), rms, ticket)
@@ -408,6 +432,45 @@ class Node:
             self._do(lambda: self._tell(notice))
         if ticket is not None:
             ticket.end(outcome)
+        if self._referee is not None and not outcome.lost and outcome.round:
+            try:
+                self._referee.take(outcome.round, outcome.digest, self._folder / MODEL_FILE)
+            except ShoalError as error:
+                told = Notice("warning", f"round {outcome.round} is not measured: {error}", error.code)
+                self._do(lambda: self._tell(told))
+
+    def _remember(self) -> None:
+        """What members measured before this node started; and the model in force, if it was not measured yet."""
+        peer, referee = self._peer, self._referee
+        first = max(1, self._replica.decided - SCORES_ENTRIES_MAX)
+        peer.scores = Scores.of(self._replica.history(first, self._replica.decided))
+        ledger = peer.ledger
+        if referee is None or not ledger.round or peer.book.digest != ledger.model:
+            return
+        try:
+            if peer.scores.by(peer.me.id, ledger.round) is None:
+                referee.take(ledger.round, ledger.model, self._folder / MODEL_FILE)
+            else:
+                referee.keep(ledger.round, self._folder / MODEL_FILE)
+        except ShoalError as error:
+            self._tell(Notice("warning", f"round {ledger.round} is not measured: {error}", error.code))
+
+    def _evaluate(self, referee: Referee) -> None:
+        """Bring what was measured into the ledger, until it is decided; let go of models that are not the best."""
+        for found in referee.news():
+            if isinstance(found, ShoalError):
+                self._tell(Notice("warning", str(found), found.code))
+            else:
+                self._to_say.append(self._replica.statement(found))
+        self._to_say = [payload for payload in self._to_say if self._replica.standing(payload) == "open"]
+        if self._to_say and time.monotonic() - self._said_s >= _SAY_AGAIN_S:
+            self._said_s = time.monotonic()
+            for payload in self._to_say:
+                self._peer.forward(payload)
+        rounds = sum(self._results.values())
+        if (rounds, len(self._to_say)) != self._scored:
+            self._scored = (rounds, len(self._to_say))
+            referee.prune(self._peer.scores)
 
     def _tell(self, notice: Notice) -> None:
         if notice.code != CONNECTED:  # what goes well would drown the rest
@@ -466,6 +529,8 @@ class Node:
             dict(self._stages.seconds),
             dict(self._results),
             dict(self._told),
+            _last_means(peer.scores),
+            peer.scores.best("" if self._referee is None else self._referee.best),
         )
 
     def _book(self) -> Book:
@@ -478,3 +543,9 @@ class Node:
                 f"{ledger.layout.hex()[:16]}: expected its base model",
             )
         return book
+
+
+def _last_means(scores: Scores) -> list[Mean]:
+    last = scores.rounds[-1:]
+    means = [scores.mean(round_, metric) for round_ in last for metric in scores.metrics()]
+    return [mean for mean in means if mean is not None]

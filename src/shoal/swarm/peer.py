@@ -21,9 +21,10 @@ from shoal import failpoint
 from shoal.diff.residual import Residual
 from shoal.errors import PeerError, ShoalError, shown
 from shoal.ledger.attempt import Attempt
-from shoal.ledger.body import Abort, Body, Check, Complaint, ModelCertificate, Nonce, RoundPlan
+from shoal.ledger.body import Abort, Body, Check, Complaint, Evaluation, ModelCertificate, Nonce, RoundPlan
 from shoal.ledger.identity import Identity
 from shoal.ledger.members import NOBODY
+from shoal.ledger.scores import Scores
 from shoal.ledger.state import State as LedgerState
 from shoal.ledger.statement import read_statement
 from shoal.secure.journal import Journal
@@ -120,6 +121,7 @@ class Peer:
     update    what waits to be merged, if anything
     residual  what the coding of former updates lost
     refused   what was dropped, by reason
+    scores    what members measured with certified models, as decided
     """
 
     def __init__(
@@ -139,6 +141,7 @@ class Peer:
         self.update: Update | None = None
         self.residual: Residual | None = None
         self.refused: Counter[str] = Counter()
+        self.scores = Scores()
         self.rounds: dict[int, Round] = {}
         self._certified: dict[int, ModelCertificate] = {}
         self._patience = patience
@@ -335,6 +338,8 @@ class Peer:
             self._prepared.clear()
         elif isinstance(body, RoundPlan):
             self._prepared.clear()
+        elif isinstance(body, Evaluation):
+            self.scores.add(author, body)
         elif isinstance(body, Abort):
             self._note("warning", f"round given up in slot {body.slot}: {shown(body.reason)}", ABORTED, body.slot)
             self._give_up(body)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from shoal.config import Site, read_site
+from shoal.config import Evaluate, Site, read_site
 from shoal.errors import InputError
 from shoal.ledger.identity import Identity
 from shoal.ledger.sqlite_store import SqliteStore
 from shoal.model.arrays import as_array
+from shoal.model.model import load
 from shoal.secure.journal_file import JournalFile
 from shoal.swarm.curve_transport import CurveTransport
 from shoal.swarm.door import Door
 from shoal.swarm.node import Node, Status, Times
+from shoal.swarm.referee import Measure, Referee, measure_by
 from shoal.swarm.replica import Replica
 from shoal.swarm.shelf import MODEL_FILE
 from shoal.swarm.site_keys import in_use, read_pairs
@@ -35,10 +37,11 @@ def times_of(site: Site) -> Times:
     return Times(times.tick_ms / 1000, times.election_ms / 1000, times.progress_timeout_s, times.straggler_grace_s)
 
 
-def open_node(site: Site, model: Path | None = None) -> Node:
+def open_node(site: Site, model: Path | None = None, measure: Measure | None = None) -> Node:
     """A node for these settings, not yet started.
 
-    model   the swarm's base model; may be left out once the data folder holds a certified one
+    model    the swarm's base model; may be left out once the data folder holds a certified one
+    measure  how to measure certified models, if not as the settings say
     raises  InputError    ``site.model``: it is missing;  ``site.genesis``: another swarm's ledger;  ``node.layout``
             MachineError  keys, files, ports
     """
@@ -65,7 +68,11 @@ def open_node(site: Site, model: Path | None = None) -> Node:
     journal = JournalFile(folder / "journal.db")
     sealed = os.environ.get(UNSEALED[0]) != UNSEALED[1]
     transport = CurveTransport(curve.secret(), site.listen, sealed=sealed)
-    node = Node(me, replica, journal, transport, model or folder / MODEL_FILE, folder, times)
+    referee = None
+    if site.evaluate is not None or measure is not None:
+        settings = site.evaluate or Evaluate()
+        referee = Referee(folder, measure or measure_by(settings), settings.best)
+    node = Node(me, replica, journal, transport, model or folder / MODEL_FILE, folder, times, referee)
     if not sealed:
         node.warn(f"{UNSEALED[0]} is set: updates go over the network unencrypted and unauthenticated")
     return node
@@ -102,6 +109,14 @@ class Swarm:
         """The model in force: what training begins with.  Copies."""
         return {name: array.copy() for name, array in self.node.arrays.items()}
 
+    def mean(self, metric: str) -> float | None:
+        """The mean over sites of a metric of the last round that was measured, weighted by their samples; None if none.
+
+        The same at all sites, as soon as they have the same entries of the ledger.
+        """
+        status = self.node.status()
+        return next((m.value for m in (status.measured if status else []) if m.metric == metric), None)
+
     @property
     def status(self) -> Status | None:
         """What the node is doing."""
@@ -119,11 +134,17 @@ class Swarm:
         self.close()
 
 
-def join(settings: str | Path, model: str | Path | None = None) -> Swarm:
+def join(
+    settings: str | Path,
+    model: str | Path | None = None,
+    evaluate: Callable[[dict[str, np.ndarray]], tuple[int, Mapping[str, float]]] | None = None,
+) -> Swarm:
     """Start this site's node inside this process, in the background.
 
     settings  its site.toml
     model     the swarm's base model, an ONNX file; needed at the first start only
+    evaluate  is given the tensors of each certified model, on a thread of its own, and says on how many of this site's
+              samples it measured what; that goes into the ledger.  None: as the settings say under [evaluate]
     raises    InputError, MachineError  see `open_node`
 
         with shoal.join("site.toml") as swarm:
@@ -132,5 +153,13 @@ def join(settings: str | Path, model: str | Path | None = None) -> Swarm:
                 net.load(swarm.merge(net.tensors(), samples=812))
     """
     site = read_site(Path(settings))
-    node = open_node(site, None if model is None else Path(model))
+    node = open_node(site, None if model is None else Path(model), None if evaluate is None else _on_tensors(evaluate))
     return Swarm(node, Path(site.data), site.times.submit_wait_s)
+
+
+def _on_tensors(evaluate: Callable[[dict[str, np.ndarray]], tuple[int, Mapping[str, float]]]) -> Measure:
+    def measure(path: Path) -> tuple[int, Mapping[str, float]]:
+        with load(path) as model:
+            return evaluate({name: model[name].copy() for name in model})
+
+    return measure
