@@ -16,7 +16,7 @@ from site_folders import SiteFolders
 from shoal.ledger.archive import latest
 from shoal.limits import CHUNK_BYTES, PROBE_CHUNKS_MAX, PROBE_PAUSE_S
 from shoal.model.model import save
-from shoal.swarm import doctor, probe
+from shoal.swarm import checkup, doctor, probe
 from shoal.swarm.checkup import Checkup, check_up
 from shoal.swarm.doctor import Seen, examine, of_member
 from shoal.swarm.door import Door
@@ -58,6 +58,15 @@ def test_a_site_that_is_well(sites: SiteFolders) -> None:
     assert set(named) >= {"versions", "keys", "card", "ledger", "member", "address", "model", "disk", "files", "cpu"}
     assert "north, voter of 3" in named["member"].found
     assert sites.founded.digest.hex() in named["ledger"].advice, "it says how to pin the genesis"
+
+
+def test_a_disk_that_is_slower_than_elections_are_patient(sites: SiteFolders, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = sites.site("north")
+    for took_s, level in ((0.001, "ok"), (site.times.election_ms / 1000, "warning")):
+        monkeypatch.setattr(checkup, "_sync_s", lambda _folder, s=took_s: s)
+        found = by_check(check_up(Checkup(site, sites.model)))["syncs"]
+        assert found.level == level
+    assert f"election_ms = {10 * site.times.election_ms}" in found.advice
 
 
 def spoil_mode(sites: SiteFolders, place: Path) -> None:

@@ -7,10 +7,14 @@ needs other nodes is in doctor.py.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 import resource
 import stat
+import statistics
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -45,6 +49,9 @@ MODEL_IN_MEMORY: Final = 4
 #: descriptors of a node that talks to nobody, and for each member: control and bulk, both ways, twice while they change
 FILES_ALONE: Final = 64
 FILES_EACH: Final = 8
+#: syncs that are timed; and how many an election's time should hold: a node that waits for its disk says nothing
+SYNCS: Final = 5
+SYNCS_IN_ELECTION: Final = 10
 
 
 class Checkup(msgspec.Struct):
@@ -259,6 +266,35 @@ def _disk(checkup: Checkup) -> Findings:
         yield Finding("warning", "folder", f"{shown(str(folder))}: others of this machine may look into it", advice)
 
 
+def _syncs(checkup: Checkup) -> Findings:
+    """How long what is written takes to be on the disk.  Rounds wait for it, and a leader's heartbeats do."""
+    there = next(p for p in (checkup.folder, *checkup.folder.parents) if p.exists())
+    try:
+        took_ms = 1000 * statistics.median(_sync_s(there) for _ in range(SYNCS))
+    except OSError:
+        return  # what is wrong with the folder was said
+    election_ms = checkup.site.times.election_ms
+    words = f"a sync to the disk takes {took_ms:.1f} ms, elections {election_ms} ms"
+    if took_ms * SYNCS_IN_ELECTION > election_ms:
+        wanted = math.ceil(took_ms * SYNCS_IN_ELECTION / 100) * 100
+        advice = (
+            f"use a quicker disk, or set election_ms = {wanted} or more at every site: leaders would change needlessly"
+        )
+        yield Finding("warning", "syncs", words, advice)
+    else:
+        yield Finding("ok", "syncs", words)
+
+
+def _sync_s(folder: Path) -> float:
+    """Seconds that 4 KiB take."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(4096))
+        file.flush()
+        begin = time.perf_counter()
+        os.fsync(file.fileno())
+        return time.perf_counter() - begin
+
+
 def _memory(checkup: Checkup) -> Findings:
     free, need = _memory_free(), MODEL_IN_MEMORY * _model_bytes(checkup)
     if not free:
@@ -327,6 +363,7 @@ CHECKS: Final[tuple[Callable[[Checkup], Findings], ...]] = (
     _address,
     _model,
     _disk,
+    _syncs,
     _memory,
     _files,
     _cpu,
