@@ -98,3 +98,31 @@ def test_time_in_phases() -> None:
     for at, phase in ((0, ""), (5, "SHARE"), (5.5, "SHARE"), (6, "UPLOAD"), (8, ""), (9, "SHARE"), (9.5, "")):
         stages.at(phase, at)
     assert stages.seconds == {"train": 6.0, "share": 1.5, "upload": 2.0}
+
+
+def test_who_leaves_lets_its_round_end(tmp_path: Path) -> None:
+    """It goes in the middle of a round: the others get the model with its update, without waiting for it in vain."""
+    sites = SiteFolders(tmp_path, ("north", "south", "east"))
+    nodes = [open_node(sites.site(name), sites.model) for name in sites.names]
+    for node in nodes:
+        node.start()
+    try:
+        tickets = []
+        for node in nodes:
+            arrays = node.arrays
+            tickets.append(node.submit({**arrays, "w": arrays["w"] + np.float32(1)}, 10))
+        while not nodes[0].status() or not (nodes[0].status().takes_part or tickets[0].ended):
+            threading.Event().wait(0.005)
+        nodes[0].leave(30)
+        outcomes = [ticket.wait(60) for ticket in tickets]
+        assert all(outcome.took_part and outcome.round == 1 for outcome in outcomes)
+        # What waits when it leaves is not merged, and whoever waits for it is told.
+        arrays = nodes[1].arrays
+        ticket = nodes[1].submit({**arrays, "w": arrays["w"] + np.float32(1)}, 10)
+        nodes[1].leave(30)
+        with pytest.raises(MachineError) as stopped:
+            ticket.wait(1)
+        assert stopped.value.code == "node.stopped"
+    finally:
+        for node in nodes:
+            node.stop()

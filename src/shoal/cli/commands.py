@@ -8,7 +8,22 @@ from typing import Annotated
 import typer
 
 from shoal import __version__
-from shoal.cli import best, demo, doctor, evaluate, founding, inspect, keys, ledger, members, merge, node, rules, update
+from shoal.cli import (
+    best,
+    demo,
+    doctor,
+    evaluate,
+    founding,
+    inspect,
+    keys,
+    ledger,
+    members,
+    merge,
+    node,
+    rules,
+    status,
+    update,
+)
 
 app = typer.Typer(
     name="shoal",
@@ -29,7 +44,7 @@ app.command("init")(founding.init)
 app.command("join")(founding.join)
 app.command("node")(node.node)
 app.command("submit")(node.submit)
-app.command("status")(node.status)
+app.command("status")(status.status)
 app.command("best")(best.best)
 app.command("doctor")(doctor.doctor)
 app.add_typer(members.app, name="members")

@@ -1,4 +1,4 @@
-"""shoal node, submit and status: a site's node, and what programs beside it say to it."""
+"""shoal node and shoal submit: a site's node, and how a program beside it hands it a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shoal.cli.log import Log, LogForm
-from shoal.cli.show import Format, line, print_json, table
+from shoal.cli.show import Format, line, print_json
 from shoal.errors import MachineError, shown
 
 if TYPE_CHECKING:
@@ -40,8 +40,10 @@ def node(
 ) -> None:
     """Run this site's node: it takes part in rounds until it is stopped (Ctrl-C, SIGTERM), and goes on where it was.
 
-    Stopped, it hands over what it leads and leaves; the swarm goes on, and the site catches up when it is back.
+    Stopped, it lets the round that it is in end, hands over what it leads, and leaves with exit code 0. The swarm goes
+    on, and the site catches up when it is back.
     """
+    from shoal.cli.main import Stopped
     from shoal.config import read_site
     from shoal.swarm.door import Door
     from shoal.swarm.site import open_node
@@ -68,9 +70,10 @@ def node(
                 if now.round != seen:
                     seen = now.round
                     said.say("info", f"round {now.round} certified, model {now.model[:16]}", "round.certified")
-        except BaseException:
+        except Stopped:
             said.say("info", f"{site.name} leaves", "node.stopped")
-            raise
+            running.leave(site.times.progress_timeout_s)
+            return
     raise running.failed
 
 
@@ -149,57 +152,3 @@ def _wait(caller: object, settings: Site, wait_s: float) -> Ended:
         if answer is None and shown_one:
             caller.ask(Look())
     raise MachineError("submit.waited", f"{settings.name}: no merged model after {wait_s:g} s; the update still waits")
-
-
-def status(
-    settings: Annotated[Path, typer.Argument(help="This site's settings.", readable=False)] = SETTINGS,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again every second until stopped.")] = False,
-    format: _Json = Format.text,
-) -> None:
-    """What this site's node is doing: members, leader, round, phase, bytes, last notices."""
-    from shoal.config import read_site
-    from shoal.swarm.door import Caller
-
-    site = read_site(settings)
-    with Caller(Path(site.data)) as caller:
-        while True:
-            found = caller.status()
-            if format is Format.json:
-                import msgspec
-
-                print_json(msgspec.to_builtins(found))
-            else:
-                if watch:
-                    sys.stdout.write("\x1b[H\x1b[2J")
-                _print(found)
-            if not watch:
-                return
-            sys.stdout.flush()
-            time.sleep(1)
-
-
-def _print(found: Status) -> None:
-    phase = f"slot {found.slot}, {found.phase.lower() or 'not followed here'}" if found.slot >= 0 else "between rounds"
-    line(f"swarm    {shown(found.swarm)}, round {found.round} certified, {phase}")
-    behind = " (behind: fetching the certified one)" if found.behind else ""
-    line(f"model    {found.model[:16]}{behind}")
-    line(f"ledger   term {found.term}, {found.decided} entries decided")
-    line(f"bytes    {found.sent_bytes:,} sent, {found.received_bytes:,} received")
-    if found.measured:
-        means = ", ".join(f"{shown(m.metric)} {m.value:.4f}" for m in found.measured)
-        of = found.measured[0]
-        line(f"measured round {of.round}: {means} ({of.sites} sites, {of.samples} samples)")
-    if found.best is not None:
-        line(f"best     round {found.best.round}: {shown(found.best.metric)} {found.best.value:.4f}")
-    line(f"update   {'waits to be merged' if found.waiting else 'none waits'}")
-    rows = [
-        [m.name, m.id[:16], "voter" if m.voter else "learner", "leads" if m.leads else "", _state(m.connected)]
-        for m in found.members
-    ]
-    table([("member", "left"), ("id", "left"), ("", "left"), ("", "left"), ("", "left")], rows)
-    for notice in found.notices[-5:]:
-        line(shown(notice, 300))
-
-
-def _state(connected: bool) -> str:
-    return "connected" if connected else "NOT CONNECTED"

@@ -134,7 +134,8 @@ class MemberStatus(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """What `shoal status` shows.  phase: of the open attempt, "" if none is;  model: digest of the one in force.
+    """What `shoal status` shows.  phase: of the open attempt, "" if none is;  model: digest of the one in force;
+    phase_s: seconds that the phase lasts;  takes_part: this site is in the plan of the open attempt.
 
     Since the node started: seconds by phase (stages.py), rounds by result, notices by level.  Means over sites of the
     last round that was measured, and the best round.
@@ -158,6 +159,8 @@ class Status(msgspec.Struct, frozen=True):
     seconds: dict[str, float] = {}
     results: dict[str, int] = {}
     told: dict[str, int] = {}
+    phase_s: float = 0.0
+    takes_part: bool = False
     measured: list[Mean] = []
     best: Mean | None = None
 
@@ -235,6 +238,24 @@ class Node:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+    def leave(self, wait_s: float) -> None:
+        """Go without holding the others up: nothing of this site enters another round, the open one may end, ``stop``.
+
+        wait_s  how long the open round is waited for
+        """
+        self._do(self._withdraw)
+        until = time.monotonic() + wait_s
+        while self.failed is None and time.monotonic() < until:
+            status = self.status()
+            if status is None or not status.takes_part:
+                break
+            time.sleep(self._times.tick_s)
+        self.stop()
+
+    def _withdraw(self) -> None:
+        if self._peer.ledger.attempt is None:
+            self._peer.update = None
 
     def submit(self, local: Mapping[str, Any], samples: int) -> Ticket:
         """Hand in what was trained from the model in force; the ticket tells how it ends.
@@ -529,6 +550,8 @@ class Node:
             dict(self._stages.seconds),
             dict(self._results),
             dict(self._told),
+            self._stages.lasted(time.monotonic()),
+            attempt is not None and attempt.position(peer.me.id) is not None,
             _last_means(peer.scores),
             peer.scores.best("" if self._referee is None else self._referee.best),
         )

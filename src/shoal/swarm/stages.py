@@ -15,6 +15,10 @@ class Stages(msgspec.Struct):
     _phase: str = ""
     _since_s: float = 0.0
 
+    def lasted(self, now_s: float) -> float:
+        """Seconds since the phase began."""
+        return max(0.0, now_s - self._since_s) if self._phase else 0.0
+
     def at(self, phase: str, now_s: float) -> None:
         """The phase now; "" where no round is open."""
         phase = phase.lower() or "train"
