@@ -23,6 +23,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -222,3 +223,34 @@ def test_plain_round(benchmark: Any, tmp_path: Path) -> None:
     info["sealed to unsealed"] = found["unsealed"]["merged"] / found["sealed"]["merged"]
     if torch:
         info["unsealed to gloo"] = found["gloo"]["merged"] / found["unsealed"]["merged"]
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "secure"])
+def test_small_round(benchmark: Any, tmp_path: Path, secure: bool) -> None:
+    """A model of 10,000 parameters: what a round costs beside its bytes.  "sync" is one fsync of 4 KiB, alone."""
+    turns = 1 if benchmark.disabled else 30
+    found: dict[str, dict[str, float]] = {}
+    with sites(tmp_path / "sites", 10_000, secure) as group_:
+        benchmark.pedantic(lambda: found.update(take_turns({"small": group_}, turns)), rounds=1)
+    small = found["small"]
+    benchmark.extra_info.update(
+        {
+            "round, ms": small["merged"] * 1e3,
+            "kept, ms": small["kept"] * 1e3,
+            "cpu of all, ms": small["cpu"] * 1e3,
+            "sync, ms": sync_s(tmp_path) * 1e3,
+        }
+    )
+
+
+def sync_s(folder: Path) -> float:
+    """Median seconds of an fsync of 4 KiB."""
+    took = []
+    with (folder / "synced").open("wb") as file:
+        for _ in range(50):
+            file.write(bytes(4096))
+            file.flush()
+            begin = time.perf_counter()
+            os.fsync(file.fileno())
+            took.append(time.perf_counter() - begin)
+    return statistics.median(took)
