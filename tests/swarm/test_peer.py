@@ -137,6 +137,19 @@ def test_one_dies_in_mid_round_and_comes_back(moment: int, victim: int, secure: 
     same(t)
 
 
+def test_a_seed_that_nobody_tells_is_put_together() -> None:
+    """A survivor dies before it tells its seed: holders give a clerk their halves, and the attempt ends well."""
+    t = SwarmTable(5, True)
+    t.submit()
+    t.until(lambda: t.sites[0].peer.ledger.attempt is not None and len(t.sites[0].peer.ledger.attempt.receipts) > 3)
+    t.sites[1].crash()
+    alive = [s for s in t.sites if s.alive]
+    t.until(lambda: all(s.peer.ledger.round == 1 and s.merged for s in alive), 6000)
+    same(t)
+    assert all(s.merged[0].took_part for s in alive) and not any("given up" in n for s in alive for n in s.notices)
+    assert alive[0].peer.ledger.attempt_next == 0 and alive[0].peer.ledger.slot_next == 1
+
+
 def test_everybody_stops_and_starts_again() -> None:
     t = SwarmTable(4, True)
     for round_ in (1, 2):

@@ -138,6 +138,8 @@ def _share(attempt: Attempt, speaker: Speaker, body: Share) -> None:
     if speaker.position in attempt.shares:
         raise _refuse("twice", "the author has dealt its shares already")
     attempt.shares[speaker.position] = body
+    author = attempt.plan.participants[speaker.position].member
+    speaker.registry.members[author].dealt = body.slot
 
 
 def _share_set(attempt: Attempt, speaker: Speaker, body: ShareSet) -> None:  # noqa: ARG001

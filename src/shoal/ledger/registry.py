@@ -37,6 +37,8 @@ class Member(msgspec.Struct):
     since      index of the entry with which it came
     epochs     X25519 keys for sealed shares: (first slot, key), slots ascending; the past is dropped
     batches    one-time keys: (first slot, keys), slots ascending; the past is dropped
+    dealt      last slot for which it dealt shares of its secrets; -1 before the first: a journal that does not know of
+               this slot is an old copy
     """
 
     signing: bytes
@@ -47,6 +49,7 @@ class Member(msgspec.Struct):
     since: int
     epochs: list[tuple[int, bytes]] = []
     batches: list[tuple[int, tuple[bytes, ...]]] = []
+    dealt: int = -1
 
     def epoch_key(self, slot: int) -> bytes | None:
         """The public key that shares of ``slot`` are sealed for, if one was published."""

@@ -4,7 +4,8 @@ Keys that are replaced are overwritten: in the database's pages by ``secure_dele
 it.  That is as much as a program can do.  Flash memory, copy-on-write file systems, snapshots and backups may hold the
 old bytes for long; only an encrypted disk, whose own key is thrown away, is sure to forget.
 
-Not detected: a file that was restored from a backup, or a write-ahead log that lost its end (`Journal.last_slot`).
+Not detected here: a file that was restored from a backup, or a write-ahead log that lost its end.  The ledger shows it
+(`Journal.last_slot`).
 """
 
 from __future__ import annotations

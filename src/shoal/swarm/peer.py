@@ -35,7 +35,7 @@ from shoal.swarm.catch_up import CatchUp
 from shoal.swarm.coder import Float32s
 from shoal.swarm.core import Patience, State, View
 from shoal.swarm.keyring import Keyring, has_keys, slot_of
-from shoal.swarm.messages import AnySaid, Forward, Prepared, Refused
+from shoal.swarm.messages import AnySaid, Forward, Lacks, Offer, Prepared, Refused, Want
 from shoal.swarm.replica import Decided, Proposal, Replica
 from shoal.swarm.ring_coder import RingCoder
 from shoal.swarm.round import Round
@@ -158,6 +158,7 @@ class Peer:
         self._told: deque[object] = deque(maxlen=_TOLD)
         self._bad_plans: set[int] = set()
         self._given: dict[int, Update] = {}
+        self._dealt = -1  # last slot for which the ledger has a share of this member, when the journal was compared
         self._keys: dict[bytes, bytes] = {}
         self._keys_of = -1  # changes of the membership when they were looked up
         self._catch_up = CatchUp(me.id, patience.retry)
@@ -221,6 +222,7 @@ class Peer:
             if not self._stirred:
                 break
             self._stirred = False
+            self._check_journal()
             self._open()
             for slot in list(self.rounds):
                 self._advance(slot)
@@ -288,7 +290,7 @@ class Peer:
             if peer not in self._prepared:
                 self._news = self._now
             self._prepared[peer] = (said, self._now)
-        elif getattr(said, "kind", 0) == messages.MODEL:
+        elif isinstance(said, Offer | Want | Lacks) and said.kind == messages.MODEL:
             self._stirred = True
             self._model_said(peer, said)
         elif said.slot in self.rounds:
@@ -400,6 +402,24 @@ class Peer:
             statement, body = read_statement(entry.payload)
             if isinstance(body, Nonce | Check) and body.slot == attempt.plan.slot:
                 self.rounds[body.slot].decided(statement.author, body)
+
+    def _check_journal(self) -> None:
+        """Find out a journal that is a copy from before: the ledger has this member's share for a later slot than it
+        knows of.  What was signed, masked and opened up to that slot is not in it; so it serves none of these again."""
+        member = self.ledger.registry.members.get(self.me.id)
+        if member is None or member.dealt <= self._dealt:
+            return
+        self._dealt = member.dealt
+        last = self._journal.last_slot()
+        if last >= member.dealt:
+            return
+        self._keyring.erase_before(member.dealt + 1)
+        self._journal.claim(member.dealt)
+        told = (
+            f"the journal of this site ends with slot {last}, but the ledger has its share for slot {member.dealt}: "
+            f"it is an old copy, from a backup perhaps. This site looks on until slot {member.dealt + 1}"
+        )
+        self._note("fault", told, "journal.old", member.dealt)
 
     def _privacy(self, slot: int) -> Participant | None:
         """This node's secrets of the slot; None if it has none (any more): then it looks on."""

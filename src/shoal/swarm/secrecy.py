@@ -29,6 +29,7 @@ def _id(attempt: Attempt, position: int) -> bytes:
 
 def deal(state: State) -> None:
     """Draw and share the secrets of this slot, once; then say them again to those that may have missed them."""
+    _look_out(state)
     privacy, me = state.privacy, state.position
     if privacy is None or me is None or (state.diff is None and privacy.step == Step.DEAL):
         return
@@ -42,6 +43,18 @@ def deal(state: State) -> None:
     elif state.due("deal"):
         for holder, sealed in state.sealed.items():
             state.send(holder, DealtShare(state.slot, sealed))
+
+
+def _look_out(state: State) -> None:
+    """The ledger may have a share of this node that this life of it has not dealt, of one that had a later journal.
+    That one may have signed, masked and opened in this slot: this one only looks on.
+    """
+    share = state.view.attempt.shares.get(-1 if state.position is None else state.position)
+    if state.privacy is None or share is None or (state.dealt is not None and share.root == state.dealt.root):
+        return
+    state.privacy.forget()
+    state.privacy = None
+    state.notes.append("the ledger has a share of this site that another life of it dealt; this one looks on")
 
 
 def on_share(state: State, peer: bytes, said: DealtShare) -> None:
@@ -112,6 +125,7 @@ def mutual(members: set[int], holders: dict[int, set[int]]) -> set[int]:
 
 def begin(state: State) -> None:
     """The share-set is in the ledger."""
+    _look_out(state)
     privacy, shared = state.privacy, state.view.attempt.shared
     if privacy is None or shared is None or privacy.step != Step.HOLD:
         return

@@ -59,7 +59,12 @@ def answer(state: State) -> None:
 
 
 def _ready(state: State) -> bool:
-    return not state.view.attempt.secure or (state.privacy is not None and state.privacy.step == Step.MASK)
+    """In a secure round only who has its share in the ledger signs: so a copy of a journal, restored from a backup, is
+    found out for every slot that a later one signed in (peer.py)."""
+    if not state.view.attempt.secure:
+        return True
+    known = state.position in state.view.attempt.shares
+    return known and state.privacy is not None and state.privacy.step == Step.MASK
 
 
 def _may_sign(state: State, asked: set[int], survivors: bytes) -> bool:
