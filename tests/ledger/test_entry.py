@@ -114,5 +114,5 @@ def test_the_same_ledger_has_the_same_bytes() -> None:
     assert whole == "57d21162a043bf29b3d2de3de0f0d85d52f36dd402178c2579412acab7bedfee"
     assert (
         hashlib.sha256(built.ledger.encode()).hexdigest()
-        == "81ab94c1a1f2871afb5066dc353ad25c950e405d91588e34388cbff8d4110533"
+        == "cb4eb3a61a002823b70ef57cb94e96adcdb16606e6eb1c9af789d5e992f10969"
     )
