@@ -208,3 +208,15 @@ def test_who_is_restarted_among_the_checks_accuses_nobody(victim: int) -> None:
     t.until(lambda: len({(s.peer.book.digest, s.peer.ledger.model) for s in t.sites}) == 1)
     same(t)
     assert not [note for s in t.sites for note in s.notices if note.startswith("fault")]
+
+
+def test_a_site_that_sits_a_slot_out_says_so_once_and_keeps_its_next_update() -> None:
+    t = SwarmTable(4, False)
+    broken = t.sites[1]
+    t.submit()
+    broken.peer.update.diff[3] = np.nan
+    t.until(lambda: broken.peer.update is None and broken.peer.ledger.attempt is not None)
+    t.submit([broken])
+    t.until(lambda: broken.peer.ledger.round == 1)
+    assert sum("sits slot 0 out" in note for note in broken.notices) == 1
+    assert any("came too late" in note for note in broken.notices), "its second update still waited"

@@ -40,22 +40,28 @@ class Keyring:
 
     def wanted(self, ledger: LedgerState, me: bytes) -> list[Body]:
         """What is to be published now, in this order; the same again until the ledger has it."""
-        member = ledger.registry.members[me]
-        published = max([ledger.slot_next, *(first + len(keys) for first, keys in member.batches)])
-        if published - ledger.slot_next >= LEFT_LEAST and self._of(ledger.slot_next) is not None:
-            return []
-        epoch = self._of(published)
-        if epoch is None or (not member.batches and epoch.first != published):
-            epoch = EpochKeys.generate(published, self._draw)
-            # Epochs that never came to be published pile up where a site cannot get a word in: the last ones count.
-            self._epochs = [*self._epochs, epoch][-EPOCHS_KEPT_MAX:]
-            self._save()
-        bodies: list[Body] = []
-        if member.epoch_key(published) != epoch.share_public:
-            bodies.append(EpochKey(epoch.first, epoch.share_public))
-        count = min(BATCH, epoch.first + EPOCH_SLOTS_MAX - published)
-        bodies.append(KeyBatch(published, tuple(epoch.batch(published, count))))
-        return bodies
+        member, next_ = ledger.registry.members[me], ledger.slot_next
+        published = max([next_, *(first + len(keys) for first, keys in member.batches)])
+        slots = [next_, published - 1] if published > next_ else []
+        batch: list[Body] = []
+        if published - next_ < LEFT_LEAST or self._of(next_) is None:
+            epoch = self._of(published)
+            if epoch is None or (not member.batches and epoch.first != published):
+                epoch = EpochKeys.generate(published, self._draw)
+                # Epochs that never came to be published pile up where a site cannot get a word in: the last ones count.
+                self._epochs = [*self._epochs, epoch][-EPOCHS_KEPT_MAX:]
+                self._save()
+            count = min(BATCH, epoch.first + EPOCH_SLOTS_MAX - published)
+            batch.append(KeyBatch(published, tuple(epoch.batch(published, count))))
+            slots.append(published)
+        # A batch may be in the ledger and its epoch's key not: each statement can get lost alone.
+        lacking = {e.first: e for e in map(self._of, slots) if e is not None}
+        keys = [
+            EpochKey(max(first, next_), epoch.share_public)
+            for first, epoch in sorted(lacking.items())
+            if member.epoch_key(max(first, next_)) != epoch.share_public
+        ]
+        return [*keys, *batch]
 
     def secrets(self, slot: int) -> Secrets | None:
         """The private halves for a slot; None if they are erased, or were never here."""
