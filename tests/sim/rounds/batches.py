@@ -1,0 +1,50 @@
+"""Many histories of rounds, and what to say of one that fails."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+from history import Hazards, history
+
+LINES_SHOWN = 300  # of a failing history; all of it with ROUNDS= SEED=
+
+
+def failure(seed: int) -> str:
+    """ "" if the seed's history holds; else the seed, what broke, the end of its history, and how to see it again."""
+    try:
+        history(seed)
+    except Exception as error:
+        lines: list[str] = []
+        try:
+            history(seed, trace=lines.append)
+        except Exception as again:
+            same = repr(again) == repr(error)
+            lines.append(f"{type(again).__name__}: {again}{'' if same else ' (the replay differs!)'}")
+        cut = [f"... {len(lines) - LINES_SHOWN} lines before"] if len(lines) > LINES_SHOWN else []
+        again = f"again, from its start: make sim ROUNDS=1 SEED={seed}"
+        return "\n".join(
+            [f"seed {seed} fails", *lines[:1], *cut, *lines[-LINES_SHOWN:], f"seed {seed}: {error}", again]
+        )
+    return ""
+
+
+def batch(job: tuple[int, int]) -> str:
+    """First failure among the seeds first .. first + count - 1, or ""."""
+    first, count = job
+    return next(filter(None, (failure(seed) for seed in range(first, first + count))), "")
+
+
+def seen(job: tuple[int, int]) -> Counter[str]:
+    """What happened in these histories."""
+    first, count = job
+    total: Counter[str] = Counter()
+    for seed in range(first, first + count):
+        total.update(history(seed).laws.seen)
+    return total
+
+
+def large(seed: int, members: int, secure: bool) -> Hazards:
+    """The faults of a history with many members."""
+    rng = Random(seed)
+    return Hazards.draw(rng, secure, members)
