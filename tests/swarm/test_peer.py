@@ -220,3 +220,21 @@ def test_a_site_that_sits_a_slot_out_says_so_once_and_keeps_its_next_update() ->
     t.until(lambda: broken.peer.ledger.round == 1)
     assert sum("sits slot 0 out" in note for note in broken.notices) == 1
     assert any("came too late" in note for note in broken.notices), "its second update still waited"
+
+
+def test_sums_that_nobody_has_any_more_are_not_waited_for() -> None:
+    """A member follows the ledger in the middle of a round whose owners are restarted: it fetches the model whole."""
+    t = SwarmTable(4, False)
+    late = t.sites[3]
+    t.submit(t.sites[:3])
+    t.until(lambda: (a := t.sites[0].peer.ledger.attempt) is not None and a.survivors is not None)
+    t.network.blocked = {(s.who.id, late.who.id) for s in t.sites}
+    t.until(lambda: all(s.peer.ledger.round == 1 and s.merged for s in t.sites[:3]))
+    assert late.peer.ledger.attempt is not None and late.peer.rounds
+    for site in t.sites[:3]:
+        site.crash()
+        site.start()
+    t.network.blocked = set()
+    t.until(lambda: late.peer.ledger.round == 1 and late.peer.book.digest == late.peer.ledger.model)
+    same(t)
+    assert not any("of round 0" in note for s in t.sites for note in s.notices), "nobody goes back to an older model"

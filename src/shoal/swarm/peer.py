@@ -155,6 +155,7 @@ class Peer:
         self._news = 0
         self._now = 0
         self._said_at: dict[object, int] = {}
+        self._log_before = replica.last  # where the log of an earlier life ends
         self._told: deque[object] = deque(maxlen=_TOLD)
         self._bad_plans: set[int] = set()
         self._given: dict[int, Update] = {}
@@ -446,7 +447,7 @@ class Peer:
 
     def _advance(self, slot: int) -> None:
         round_ = self.rounds[slot]
-        if round_.finished and self.book.digest == round_.state.view.certified:
+        if round_.state.view.certified and self.book.digest == round_.state.view.certified:
             # It only serves those that are behind: what they asked for is answered, and nothing else is to be done.
             for action in round_.take():
                 self._act(slot, action)
@@ -594,17 +595,25 @@ class Peer:
     def _keep_up(self) -> None:
         """Fetch the certified model where this node did not make it itself."""
         ledger = self.ledger
-        if self.book.digest == ledger.model or any(
-            not r.state.failure and not r.state.model and r.state.view.certified == ledger.model
-            for r in self.rounds.values()
-        ):
+        if self.book.digest == ledger.model:
             return
-        if any(r.state.view.attempt.plan.round == ledger.round + 1 for r in self.rounds.values()):
+        # What an earlier life knew to be decided is in its log, but is decided anew here: until then the model that it
+        # left may be newer than the ledger's, and must not give way to that.
+        self._log_before = min(self._log_before, self.replica.last)
+        if self.replica.decided < self._log_before:
             return
-        if self.book.adopt(ledger.model):  # made here in an earlier life, and certified only now
+        rounds = [r.state for r in self.rounds.values()]
+        if not any(s.model == ledger.model for s in rounds) and self.book.adopt(ledger.model):
+            # Made here in an earlier life, and certified only now.
             told = f"model {ledger.model.hex()[:16]} of round {ledger.round} was made here before"
             self._note("info", told, "model.made")
-            self._finish(took_part=False)
+            self._caught_up()
+            return
+        if any(s.view.attempt.plan.round == ledger.round + 1 for s in rounds):
+            return
+        # The sums may be nowhere any more, where those that had them were restarted; then the model is fetched whole.
+        makes = [s for s in rounds if s.view.certified == ledger.model and not s.failure and not s.model]
+        if any(not s.stalled for s in makes):
             return
         others = [m for m in sorted(ledger.registry.members) if m != self.me.id]
         for to, said in self._catch_up.ask(ledger.round, self.book.state_bytes, others):
@@ -620,4 +629,10 @@ class Peer:
             self._note("warning", f"model of round {ledger.round} from a peer: {error}", error.code)
             return
         self._note("info", f"fetched model {ledger.model.hex()[:16]} of round {ledger.round}", "model.fetched")
+        self._caught_up()
+
+    def _caught_up(self) -> None:
+        """The model in force is here, by another way than this node's own round."""
+        attempt = self.ledger.attempt
+        self._keyring.erase_before(self.ledger.slot_next if attempt is None else attempt.plan.slot)
         self._finish(took_part=False)
