@@ -275,18 +275,9 @@ class History:
             ]
             if not behind:
                 return
-            if not any(self._may_have(m, models[max(models)]) for m in self.machines):
-                # The one loss that is not survived: all lost power between their votes and the end of the first write.
-                self.laws.seen["model lost everywhere"] += 1
-                self.note(f"nobody has the model of round {max(models)} any more")
-                return
             self.step()
         names = " ".join(m.name for m in behind)
         raise Violation("liveness", f"{HEALED_TICKS} ticks after all healed {names} has no model after round {before}")
-
-    def _may_have(self, machine: Machine, model: bytes) -> bool:
-        """Whether a machine has this model, or has lived on since it was first worked out."""
-        return machine.peer.book.digest == model or machine.started <= self.laws.exact_at[model]
 
 
 def history(number: int, hazards: Hazards | None = None, trace: Callable[[str], None] | None = None) -> History:

@@ -90,7 +90,6 @@ class Laws:
         self.entries: dict[int, bytes] = {}
         self.slots: dict[int, SlotRecord] = {}
         self.models = {0: digest}
-        self.exact_at = {digest: 0}
         self.arrays = {digest: base}
         self._uploads: dict[tuple[int, bytes, bytes], np.ndarray] = {}
         self._serial_of: dict[tuple[int, bytes, bytes], tuple[bytes, int]] = {}
@@ -253,7 +252,7 @@ class Laws:
         if record.survivors is None:
             raise Violation("exact mean", f"{machine.name} has a model of slot {record.plan.slot} before the survivors")
         book = machine.peer.book
-        made = book._next.get(state.model, book.arrays)
+        made = book._next[state.model][0] if state.model in book._next else book.arrays
         who = [i for i in record.ids if i in record.survivors]
         keys = [tensor.key for tensor in book.layout.tensors]
         base, new = (np.concatenate([m[k].reshape(-1) for k in keys]) for m in (self.arrays[record.plan.base], made))
@@ -265,7 +264,6 @@ class Laws:
             self._check_plain(record, diffs, weights, base, new)
         record.exact.add(state.model)
         self.arrays[state.model] = made
-        self.exact_at.setdefault(state.model, machine.history.now)
         self.seen["exact models"] += 1
 
     def _check_plain(self, record: SlotRecord, diffs: Any, weights: Any, base: np.ndarray, new: np.ndarray) -> None:

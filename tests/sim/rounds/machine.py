@@ -7,7 +7,7 @@ and files; and it can lose its power between any two of these, and at any write.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -122,8 +122,8 @@ class Machine:
         self.store, self.journal = SimStore(), SimJournal()
         found(self.store, history.genesis)
         self.store.fuse = self.journal.fuse = self.fuse
-        self.files: dict[str, Any] = {"model": base, "statistics": (b"", None)}
-        self.unwritten: deque[tuple[int, str, Any]] = deque()
+        self.files: dict[str, tuple[bytes, Any]] = {"model": (b"", base)}
+        self.renames: deque[tuple[int, str, Any]] = deque()
         self.computing: deque[tuple[int, int, str, Any]] = deque()
         self.up = False
         self.paused = 0
@@ -138,9 +138,7 @@ class Machine:
         self.store = self.store.again(self.fuse)
         replica = WatchedReplica(self.who, self.store, self.rng.randrange, OPTIONS)
         replica.told = lambda decided: history.laws.decided(self, decided)
-        book = Book(self.files["model"], history.layout)
-        digest, rms = self.files["statistics"]
-        book.rms = rms if digest == book.digest else None
+        book = self._open_book()
         keyring = Keyring(self.rng.randbytes, self.journal.keep_keys, self.journal.keys() or b"")
         self.peer = Peer(self.who, replica, book, self.journal, keyring, self.rng.randbytes, PATIENCE)
         self.transport = history.network.transport(self.who.id, history.endpoints[self.who.id])
@@ -149,11 +147,34 @@ class Machine:
         self.up = True
         self.begin_training()
 
+    def _open_book(self) -> Book:
+        """As swarm/shelf.py: the model in force, and what this machine was about to vote for."""
+        book = Book(self.files["model"][1], self.history.layout)
+        book.rms = self._statistics(book.digest)
+        if "next model" in self.files:
+            digest, made = self.files["next model"]
+            book.wait(made, self._statistics(digest))
+        book.keep = self._keep_next
+        return book
+
+    def _statistics(self, digest: bytes) -> Any:
+        found = (self.files.get(name, (b"", None)) for name in ("statistics", "next statistics"))
+        return next((rms for known, rms in found if known == digest), None)
+
+    def _keep_next(self, digest: bytes, arrays: Mapping[str, Any], rms: Any) -> None:
+        self._write("next model", (digest, dict(arrays)))
+        self._write("next statistics", (digest, rms))
+
+    def _write(self, name: str, value: tuple[bytes, Any]) -> None:
+        self.fuse.burn(f"before the {name} is written")
+        self.files[name] = value
+        self.fuse.burn(f"after the {name} is written")
+
     def lose_power(self, place: str) -> None:
         """What was not written is gone, and so is everything in memory."""
         self.up = False
         self.fuse.left = None
-        self.unwritten.clear()
+        self.renames.clear()
         self.computing.clear()
         self.training = None
         self.paused = 0
@@ -168,7 +189,7 @@ class Machine:
             self.paused -= 1
             return
         try:
-            self._write_files()
+            self._rename_files()
             self._train()
             self.peer.tick()
             self.listen()
@@ -219,20 +240,20 @@ class Machine:
         book, faults = self.peer.book, self.history.faults
         self.merges += 1
         self.history.note(f"{self.name} has model {out.digest.hex()[:8]} of round {out.round}")
-        for kind, value in (("statistics", (book.digest, book.rms)), ("model", book.arrays)):
-            self.unwritten.append((self.history.now + self.rng.randrange(faults.disk_ticks + 1), kind, value))
+        for kind, value in (("statistics", (book.digest, book.rms)), ("model", (book.digest, book.arrays))):
+            self.renames.append((self.history.now + self.rng.randrange(faults.disk_ticks + 1), kind, value))
         self.begin_training()
 
     def _noticed(self, out: Notice) -> None:
         self.history.note(f"{self.name}: {out.level}: {out.text}")
         self.history.laws.noticed(self, out)
 
-    def _write_files(self) -> None:
-        while self.unwritten and self.unwritten[0][0] <= self.history.now:
-            _, kind, value = self.unwritten.popleft()
-            self.fuse.burn(f"before the {kind} is written")
-            self.files[kind] = value
-            self.fuse.burn(f"after the {kind} is written")
+    def _rename_files(self) -> None:
+        while self.renames and self.renames[0][0] <= self.history.now:
+            _, name, value = self.renames.popleft()
+            self._write(name, value)
+            if self.files.get(f"next {name}", (b"",))[0] == value[0]:
+                del self.files[f"next {name}"]  # it has taken the place of the last one
 
     # --- training -----------------------------------------------------------------------------------------------------
 
