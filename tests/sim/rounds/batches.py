@@ -10,10 +10,13 @@ from history import Hazards, history
 LINES_SHOWN = 300  # of a failing history; all of it with ROUNDS= SEED=
 
 
-def failure(seed: int) -> str:
-    """ "" if the seed's history holds; else the seed, what broke, the end of its history, and how to see it again."""
+def failure(seed: int, met: Counter[str] | None = None) -> str:
+    """ "" if the seed's history holds; else the seed, what broke, the end of its history, and how to see it again.
+
+    met  what happened in it is added
+    """
     try:
-        history(seed)
+        found = history(seed)
     except Exception as error:
         lines: list[str] = []
         try:
@@ -26,25 +29,18 @@ def failure(seed: int) -> str:
         return "\n".join(
             [f"seed {seed} fails", *lines[:1], *cut, *lines[-LINES_SHOWN:], f"seed {seed}: {error}", again]
         )
+    if met is not None:
+        met.update(found.laws.seen)
     return ""
 
 
-def batch(job: tuple[int, int]) -> str:
-    """First failure among the seeds first .. first + count - 1, or ""."""
+def batch(job: tuple[int, int]) -> tuple[str, Counter[str]]:
+    """First failure among the seeds first .. first + count - 1, or "", and what happened in them."""
     first, count = job
-    return next(filter(None, (failure(seed) for seed in range(first, first + count))), "")
-
-
-def seen(job: tuple[int, int]) -> Counter[str]:
-    """What happened in these histories."""
-    first, count = job
-    total: Counter[str] = Counter()
-    for seed in range(first, first + count):
-        total.update(history(seed).laws.seen)
-    return total
+    met: Counter[str] = Counter()
+    return next(filter(None, (failure(seed, met) for seed in range(first, first + count))), ""), met
 
 
 def large(seed: int, members: int, secure: bool) -> Hazards:
     """The faults of a history with many members."""
-    rng = Random(seed)
-    return Hazards.draw(rng, secure, members)
+    return Hazards.draw(Random(seed), secure, members)

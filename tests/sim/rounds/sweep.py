@@ -34,7 +34,7 @@ def many(first: int, seeds: int, processes: int, size: int = 25) -> int:
     console, start = Console(stderr=True), time.monotonic()
     jobs = [(at, min(size, first + seeds - at)) for at in range(first, first + seeds, size)]
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        for found in track(pool.imap(batch, jobs), "histories", len(jobs), console=console):
+        for found, _ in track(pool.imap(batch, jobs), "histories", len(jobs), console=console):
             if found:
                 print(found)
                 return 1
