@@ -53,10 +53,11 @@ struct Target {
 
 // Centroids and boundaries of 2**bits codes.
 struct Codebook {
-    static constexpr int BUCKETS = 1024;
+    static constexpr int BUCKETS = 1024, FEW_BUCKETS = 32;
     int bits;
     float boundaries[256], centroids[256];  // the last boundary is Inf
-    // 8 bits: bucket of z = clamp((z - low) * per_unit); below it lie `under` boundaries, in it at most `most`.
+    // 4 bits (FEW_BUCKETS, which two registers hold) and 8: bucket of z = clamp((z - low) * per_unit); below it lie
+    // `under` boundaries, in it at most `most`.
     float low, per_unit;
     int32_t most;
     int32_t under[BUCKETS];

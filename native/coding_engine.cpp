@@ -207,16 +207,17 @@ Codebook codebook(int bits, const float* boundaries, const float* centroids) {
     std::fill(std::begin(book.boundaries), std::end(book.boundaries), std::numeric_limits<float>::infinity());
     std::copy(boundaries, boundaries + count, book.boundaries);
     std::copy(centroids, centroids + count + 1, book.centroids);
-    if (bits != 8) return book;
+    if (bits != 4 && bits != 8) return book;
+    const int buckets = bits == 8 ? Codebook::BUCKETS : Codebook::FEW_BUCKETS;
     // As the kernels do it: what they compute never falls when z rises, whatever is rounded.
     book.low = boundaries[0];
-    book.per_unit = float(Codebook::BUCKETS - 1) / (boundaries[count - 1] - boundaries[0]);
+    book.per_unit = float(buckets - 1) / (boundaries[count - 1] - boundaries[0]);
     int inside[Codebook::BUCKETS] = {};
     for (int i = 0; i < count; i++) {
         const float place = (boundaries[i] - book.low) * book.per_unit;
-        inside[place > 0 ? int(std::min(place, float(Codebook::BUCKETS - 1))) : 0]++;
+        inside[place > 0 ? int(std::min(place, float(buckets - 1))) : 0]++;
     }
-    for (int i = 0, sum = 0; i < Codebook::BUCKETS; sum += inside[i++]) {
+    for (int i = 0, sum = 0; i < buckets; sum += inside[i++]) {
         book.under[i] = sum;
         book.most = std::max(book.most, inside[i]);
     }

@@ -23,28 +23,47 @@ INLINE vf picked(const float* table, vi index) {
     return gathered(table, index);
 }
 
-// The number of boundaries below each lane of z.
+// What is in `under` at the bucket that a place lies in.
 template <int BITS>
+INLINE vi under_bucket(const Codebook& book, vi bucket) {
+#if defined(__AVX512F__)
+    if constexpr (BITS <= 4) {
+        static_assert(Codebook::FEW_BUCKETS == 2 * LF);
+        const __m512i low = load<__m512i>(book.under), high = load<__m512i>(book.under + LF);
+        return bits_as<vi>(_mm512_permutex2var_epi32(low, bits_as<__m512i>(bucket), high));
+    }
+#endif
+    return gathered(book.under, bucket);
+}
+
+template <int BITS>
+INLINE vi below_by_buckets(const Codebook& book, vf z) {
+    constexpr float last = float((BITS == 8 ? Codebook::BUCKETS : Codebook::FEW_BUCKETS) - 1);
+    vf place = (z - book.low) * book.per_unit;
+    place = place > 0.0f ? place : vf{};
+    place = place < last ? place : every(last);
+    vi code = under_bucket<BITS>(book, to_int(place));
+    for (int32_t i = 0; i < book.most; i++) code -= z > picked<BITS>(book.boundaries, code);
+    return code;
+}
+
+// The number of boundaries below each lane of z.  FEW: at most one of them in a bucket.
+template <int BITS, bool FEW>
 INLINE vi below(const Codebook& book, vf z) {
+#if defined(__AVX512F__)
+    if constexpr (BITS == 4 && FEW) return below_by_buckets<BITS>(book, z);
+#endif
     if constexpr (BITS <= 4) {
         vi code{};
 #pragma GCC unroll 15
         for (int i = 0; i < (1 << BITS) - 1; i++) code -= z > book.boundaries[i];
         return code;
     } else {
-        vf place = (z - book.low) * book.per_unit;
-        place = place > 0.0f ? place : vf{};
-        place = place < float(Codebook::BUCKETS - 1) ? place : every(float(Codebook::BUCKETS - 1));
-        vi code = gathered(book.under, to_int(place));
-        for (int32_t i = 0; i < book.most; i++) {
-            const vf boundary = picked<BITS>(book.boundaries, code);
-            code -= z > boundary;
-        }
-        return code;
+        return below_by_buckets<BITS>(book, z);
     }
 }
 
-template <int BITS>
+template <int BITS, bool FEW = false>
 float encode_bits(float* z, int64_t size, float unit, const Codebook& book, uint8_t* codes) {
     Sum squares;
     for (int64_t k = 0; k < size; k += 16)
@@ -62,7 +81,7 @@ float encode_bits(float* z, int64_t size, float unit, const Codebook& book, uint
         for (int part = 0; part < PARTS_OF_16; part++) {
             const int64_t at = k + part * LF;
             const vf x = load<vf>(z + at);
-            const vi code = below<BITS>(book, x * inverse);
+            const vi code = below<BITS, FEW>(book, x * inverse);
             dot.add(part, x, picked<BITS>(book.centroids, code));
             store(codes + at, low_bytes(code));
         }
@@ -81,7 +100,7 @@ float encode_codes(float* z, int log, const Codebook& book, uint8_t* codes) {
         case 3:
             return encode_bits<3>(z, size, unit, book, codes);
         case 4:
-            return encode_bits<4>(z, size, unit, book, codes);
+            return (book.most <= 1 ? encode_bits<4, true> : encode_bits<4>)(z, size, unit, book, codes);
         default:
             return encode_bits<8>(z, size, unit, book, codes);
     }

@@ -322,8 +322,13 @@ def test_values_on_boundaries(level: str) -> None:
     z = np.concatenate([reference.rotate(x[i * 64 : i * 64 + 64], KEYS.signs, i * 64) for i in range(10)])
     rms = [np.sqrt(reference.folded(z[i * 64 : i * 64 + 64].astype(np.float64) ** 2) / 64) for i in range(10)]
     seen = np.sort(np.concatenate([z[i * 64 : i * 64 + 64] * np.float32(1 / rms[i]) for i in range(10)]))
-    for bits in coding.CODE_BITS:
-        boundaries = np.sort(rng.choice(seen, (1 << bits) - 1))
+    for bits, spread in [(bits, spread) for bits in coding.CODE_BITS for spread in (False, True)]:
+        count = (1 << bits) - 1
+        boundaries = (
+            seen[np.linspace(0, len(seen) - 1, count + 2).astype(int)[1:-1]]
+            if spread
+            else np.sort(rng.choice(seen, count))
+        )
         centroids = np.linspace(-2, 2, 1 << bits, dtype=np.float32)
         out, expected = (np.empty(end * bits // 8, np.uint8) for _ in range(2))
         reference.encode_codes(x, blocks.starts, blocks.logs, 0, KEYS.signs, boundaries, centroids, expected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from types import TracebackType
 from typing import Final
 
@@ -32,14 +33,16 @@ from shoal.model.output import Output
 _ZSTANDARD_LEVEL: Final = 1
 #: a chunk is compressed if a sample of it (so many pieces of so many bytes) comes down to this part of its size
 _PAYS: Final = 0.9
-_SAMPLE_PIECES, _SAMPLE_BYTES = 16, 2048
+_SAMPLE_PIECES, _SAMPLE_BYTES = 16, 512
+#: a compressor for each thread: to make one takes longer than to compress a sample
+_own = threading.local()
 
 
 def pack(coded: Bytes) -> tuple[bytes, bytes]:
     """(head, bytes) of a chunk: compressed where it pays.  Frees the GIL; may run in any thread."""
     form, stored = AS_CODED, coded.tobytes()
     if _pays(coded):
-        smaller = zstandard.ZstdCompressor(_ZSTANDARD_LEVEL).compress(stored)
+        smaller = _compressed(stored)
         if len(smaller) < len(stored):
             form, stored = ZSTANDARD, smaller
     return HEAD.pack(len(stored), form, hashlib.sha256(stored).digest()), stored
@@ -51,7 +54,14 @@ def _pays(coded: Bytes) -> bool:
         step = len(coded) // _SAMPLE_PIECES
         sample = coded[: step * _SAMPLE_PIECES].reshape(_SAMPLE_PIECES, step)[:, :_SAMPLE_BYTES]
     data = sample.tobytes()
-    return len(zstandard.ZstdCompressor(_ZSTANDARD_LEVEL).compress(data)) < _PAYS * len(data)
+    return len(_compressed(data)) < _PAYS * len(data)
+
+
+def _compressed(data: bytes) -> bytes:
+    if not hasattr(_own, "compressor"):
+        _own.compressor = zstandard.ZstdCompressor(_ZSTANDARD_LEVEL)
+    found: bytes = _own.compressor.compress(data)
+    return found
 
 
 class UpdateWriter:
