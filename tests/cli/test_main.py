@@ -37,6 +37,19 @@ def test_version_and_help(shoal: Callable) -> None:
         assert shoal(command, "--help").code == 0
 
 
+def test_a_command_that_is_loaded_alone_is_the_same() -> None:
+    from typer.testing import CliRunner
+
+    from shoal.cli.commands import COMMANDS, GROUPS, app, app_for
+
+    whole = app
+    for name in (*COMMANDS, *GROUPS):
+        done, expected = (CliRunner().invoke(found, [name, "--help"]) for found in (app_for([name]), whole))
+        assert done.exit_code == 0 and done.output == expected.output
+        (only,) = [*app_for([name]).registered_commands, *app_for([name]).registered_groups]
+        assert only.name == name
+
+
 HEAVY = {"numpy", "onnx", "onnxruntime", "matplotlib", "sklearn", "scipy", "numba", "yaml", "google"}
 
 

@@ -3,52 +3,64 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, Any, Final
 
 import typer
 
 from shoal import __version__
-from shoal.cli import (
-    best,
-    demo,
-    doctor,
-    evaluate,
-    founding,
-    inspect,
-    keys,
-    ledger,
-    members,
-    merge,
-    node,
-    rules,
-    status,
-    update,
-)
 
-app = typer.Typer(
-    name="shoal",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Merge models that were trained apart: ONNX in, ONNX out.",
-)
-app.command("merge")(merge.merge)
-app.command("diff")(update.diff)
-app.command("apply")(update.apply)
-app.command("inspect")(inspect.inspect)
-app.command("eval")(evaluate.evaluate)
-app.command("rules")(rules.rules)
-app.command("demo")(demo.demo)
-app.command("keys")(keys.keys)
-app.command("init")(founding.init)
-app.command("join")(founding.join)
-app.command("node")(node.node)
-app.command("submit")(node.submit)
-app.command("status")(status.status)
-app.command("best")(best.best)
-app.command("doctor")(doctor.doctor)
-app.add_typer(members.app, name="members")
-app.add_typer(ledger.app, name="ledger")
+#: command -> module of shoal.cli and function, in the order of the help
+COMMANDS: Final = {
+    "merge": ("merge", "merge"),
+    "diff": ("update", "diff"),
+    "apply": ("update", "apply"),
+    "inspect": ("inspect", "inspect"),
+    "eval": ("evaluate", "evaluate"),
+    "rules": ("rules", "rules"),
+    "demo": ("demo", "demo"),
+    "keys": ("keys", "keys"),
+    "init": ("founding", "init"),
+    "join": ("founding", "join"),
+    "node": ("node", "node"),
+    "submit": ("node", "submit"),
+    "status": ("status", "status"),
+    "best": ("best", "best"),
+    "doctor": ("doctor", "doctor"),
+}
+#: modules of shoal.cli whose commands are a group of that name
+GROUPS: Final = ("members", "ledger")
+
+
+def app_for(words: Sequence[str]) -> typer.Typer:
+    """The command line for these words: all commands, or just the one that the words begin with.
+
+    To load all of them and read their options takes as long as many a command does.
+    """
+    app = typer.Typer(
+        name="shoal",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="Merge models that were trained apart: ONNX in, ONNX out.",
+    )
+    app.callback()(_options)
+    one = words[0] if words and (words[0] in COMMANDS or words[0] in GROUPS) else None
+    for name, (module, function) in COMMANDS.items():
+        if one in (None, name):
+            app.command(name)(getattr(import_module(f"shoal.cli.{module}"), function))
+    for name in GROUPS:
+        if one in (None, name):
+            app.add_typer(import_module(f"shoal.cli.{name}").app, name=name)
+    return app
+
+
+def __getattr__(name: str) -> Any:
+    """``app``: `app_for` of no words."""
+    if name != "app":
+        raise AttributeError(name)
+    return app_for(())
 
 
 def _version(wanted: bool) -> None:
@@ -57,7 +69,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")

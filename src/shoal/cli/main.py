@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 an input, the machine or the swarm is at fault: one line `
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
@@ -16,6 +17,8 @@ from shoal.errors import ShoalError, shown
 
 #: characters of an error line: a message may list differences, but must stay one line
 LINE_MAX = 4000
+#: objects made and kept before Python looks for garbage; at its own 700 that is a tenth of the time of a short command
+GARBAGE_LOOKED_FOR = 20_000
 
 
 class Stopped(BaseException):
@@ -28,6 +31,7 @@ class Stopped(BaseException):
 
 def run() -> NoReturn:
     """The entry point: run the command line and leave the process with its exit code."""
+    gc.set_threshold(GARBAGE_LOOKED_FOR)
     _catch_signals()
     _make_printable()
     words = sys.argv[1:]
@@ -41,6 +45,7 @@ def run() -> NoReturn:
     except BrokenPipeError:
         # The reader went away; what is left in the buffer has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    gc.freeze()  # what is left goes with the process: nobody needs to look through it for cycles
     sys.exit(code)
 
 
@@ -72,10 +77,10 @@ def _run(words: list[str], debug: bool) -> int:
     try:
         # Here, not at the top: a signal that comes while the commands are loaded is caught, too.
         from shoal import failpoint
-        from shoal.cli.commands import app
+        from shoal.cli.commands import app_for
 
         failpoint.arm()
-        code = app(args=words, prog_name="shoal", standalone_mode=False)
+        code = app_for(words)(args=words, prog_name="shoal", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
         raise
