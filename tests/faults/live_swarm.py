@@ -224,14 +224,15 @@ class LiveSwarm:
                 self.nodes[i] = None
         return [i for i, node in enumerate(self.nodes) if node is not None]
 
-    def settled(self, victim: int) -> bool:
-        """Wait until all agree, or the victim has died of what it was started with; whether it lives."""
+    def settled(self, victims: Iterable[int]) -> bool:
+        """Wait until all agree, or the victims have died of what they were started with; whether one lives."""
+        these = set(victims)
 
         def done() -> bool:
-            return victim not in self.alive() or self._agreed(self.alive()) is not None
+            return not these & set(self.alive()) or self._agreed(self.alive()) is not None
 
-        until(f"{self.names[victim]} is up, or dead", BACK_S, done)
-        return victim in self.alive()
+        until(f"{[self.names[i] for i in these]} are up, or dead", BACK_S, done)
+        return bool(these & set(self.alive()))
 
     def heal(self) -> None:
         """All run and agree, without failpoints, whatever was before."""
@@ -267,14 +268,14 @@ class LiveSwarm:
         told = {m.name: m.id for m in self.status(self.alive()[0]).members}
         return max(range(self.n), key=lambda i: told[self.names[i]])
 
-    def make_lead(self, i: int) -> None:
-        """Hand the lead on until ``i``, the highest, has it."""
+    def leads(self, i: int) -> bool:
+        """Hand the lead on until ``i``, the highest, has it; False if it dies meanwhile, of what it was started with."""
         for _ in range(6):
             now = self.leader()
-            if now == i:
-                return
+            if now == i or i not in self.alive():
+                return i in self.alive()
             self.restart(now, self.armed[now])
-            self.together()
+            self.settled([i])
         raise Wrong(f"{self.names[i]} does not become leader")
 
     def together(self, who: Iterable[int] | None = None, seconds: float = BACK_S) -> Status:
@@ -325,6 +326,15 @@ class LiveSwarm:
         save(made, path)
         return path
 
+    def hand_in(self) -> None:
+        """Train at all that run and hand in, and do not wait."""
+        with ExitStack() as stack:
+            callers = {i: stack.enter_context(Caller(self.data(i))) for i in self.alive()}
+            for i, caller in callers.items():
+                caller.ask(Submit(str(self.local(i, self.model)), 100 + i))
+            for caller in callers.values():
+                caller.answer(5.0)
+
     @property
     def model(self) -> str:
         """Digest of the model in force, as the harness knows it."""
@@ -372,6 +382,19 @@ class LiveSwarm:
         with load(self.data(i) / "certified.onnx") as kept:
             self.now = {name: np.array(kept[name]) for name in kept}
 
+    def good_round(self, told: dict[str, str | float]) -> None:
+        """A round with everybody in it: the first one, or, where the machine is busy, one of the next two."""
+        for late in range(3):
+            before = self.check()
+            ended = self.round()
+            told["round"] = after = self.check()
+            if after <= before or len(ended) != len(self.alive()):
+                raise Wrong(f"round {before} before, {after} after, {len(ended)} merged models")
+            if all(end.took_part for end in ended.values()):
+                return
+            told["late"] = late + 1
+        raise Wrong(f"somebody stays out: {[self.names[i] for i, end in ended.items() if not end.took_part]}")
+
     # --- what must hold -----------------------------------------------------------------------------------------------
 
     def check(self, signatures: bool = False) -> int:
@@ -418,8 +441,11 @@ class LiveSwarm:
             return
         self.checked = last.round
         candidates = [self._handed.get((last.base.hex(), peer.name), []) for peer in last.took_part]
-        # A site that came back handed in anew: which of the two is in the sum, nobody can tell from outside.
-        if last.model.hex() != self.model or any(len(c) != 1 for c in candidates):
+        # A site that came back handed in anew: which of the two is in the sum, nobody can tell from outside.  Nor what
+        # a site carries from a round that it missed (diff/residual.py).
+        before = {peer.id for peer in rounds[-2].took_part} if len(rounds) > 1 else None
+        missed = before is not None and not {peer.id for peer in last.took_part} <= before
+        if last.model.hex() != self.model or any(len(c) != 1 for c in candidates) or missed or last.attempt:
             return
         handed = [c[0] for c in candidates]
         self.means += 1

@@ -45,6 +45,10 @@ from shoal.swarm.upload import is_named
 _PASSES_MAX: Final = 16
 #: code of the notice that an attempt was given up
 ABORTED: Final = "round.aborted"
+_BARRED: Final = (
+    "the others know that this site's disk holds an earlier state than it once had (a backup, or a copy): it neither "
+    "votes nor leads until the members remove it and let it in anew; docs/SECURITY.md"
+)
 #: what was told last, so that it is told once
 _TOLD: Final = 32
 #: finished rounds whose sums are still served to those that are behind
@@ -233,6 +237,8 @@ class Peer:
             self._keep_up()
             if not self._busy and not self._stirred:
                 break
+        if self.replica.barred and self._first("barred"):
+            self._note("fault", _BARRED, "replica.barred")
         out, self._out = self._out, []
         return out
 
