@@ -1,12 +1,13 @@
 """Build of the native parts.
 
-Three modules: ``shoal.kernels._native`` (C++20 through pybind11), ``shoal.model._onnx_index`` (Cython) and, where nvcc
-is found, ``shoal.kernels._cuda``.  Environment:
+Four modules: ``shoal.kernels._native`` (C++20 through pybind11), ``shoal.model._onnx_index`` (Cython),
+``shoal.kernels._cuda_host`` (the CUDA kernels' arithmetic for the CPU, which tests compare with the reference) and,
+where nvcc is found, ``shoal.kernels._cuda``.  Environment:
 
 SHOAL_CUDA        unset or "auto": build _cuda if nvcc works, else go on without it;  "1": fail if it cannot be built;
                   "0": leave it out
 SHOAL_CUDA_ARCHS  compute capabilities, default "75 80 86 89 90"; PTX of the last one is added for later devices
-SHOAL_ONLY        build one module, by the last part of its name: "_native", "_onnx_index" or "_cuda"
+SHOAL_ONLY        build one module, by the last part of its name: "_native", "_onnx_index", "_cuda_host" or "_cuda"
 SHOAL_SANITIZE    for tests of the native code: e.g. "address,undefined" or "thread"
 """
 
@@ -107,11 +108,14 @@ class BuildNative(build_ext):
         archs = os.environ.get("SHOAL_CUDA_ARCHS", "75 80 86 89 90").split()
         target = Path(self.build_temp, source).with_suffix(".cu.o")
         target.parent.mkdir(parents=True, exist_ok=True)
+        newest = max(p.stat().st_mtime for p in {Path("setup.py"), *with_headers(Path(source))})
+        if not self.force and target.exists() and target.stat().st_mtime > newest:
+            return str(target)
         codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in archs]
         codes.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
         command = [
             "nvcc",
-            "-std=c++17",
+            "-std=c++20",
             "-O3",
             "-fmad=false",
             "-Xcompiler",
@@ -159,8 +163,16 @@ def extensions() -> list[Extension]:
         extra_compile_args=["-O2", "-g0", *([f"-fsanitize={SANITIZE}"] if SANITIZE else [])],
         extra_link_args=[f"-fsanitize={SANITIZE}"] if SANITIZE else [],
     )
+    host_twin = Pybind11Extension(
+        "shoal.kernels._cuda_host",
+        sources=sorted(str(p) for p in NATIVE.glob("cuda/host_*.cpp")),
+        include_dirs=[str(NATIVE)],
+        # Not for speed, and a third of the time to compile.
+        extra_compile_args=[flag if flag != "-O3" else "-O1" for flag in CXX_FLAGS],
+        extra_link_args=LINK_FLAGS,
+    )
     only = os.environ.get("SHOAL_ONLY", "")
-    found = [native, *(cythonize([index], language_level=3) if only in ("", "_onnx_index") else [])]
+    found = [native, host_twin, *(cythonize([index], language_level=3) if only in ("", "_onnx_index") else [])]
     answer = os.environ.get("SHOAL_CUDA", "auto")
     if answer == "1" and shutil.which("nvcc") is None:
         raise SystemExit("SHOAL_CUDA=1 but nvcc is not on PATH")
@@ -168,7 +180,11 @@ def extensions() -> list[Extension]:
         found.append(
             Pybind11Extension(
                 "shoal.kernels._cuda",
-                sources=sorted(str(p) for p in NATIVE.glob("cuda/*.c*") if p.suffix in (".cpp", ".cu")),
+                sources=sorted(
+                    str(p)
+                    for p in NATIVE.glob("cuda/*.c*")
+                    if p.suffix in (".cpp", ".cu") and not p.name.startswith("host_")
+                ),
                 include_dirs=[str(NATIVE)],
                 extra_compile_args=CXX_FLAGS,
                 extra_link_args=LINK_FLAGS,

@@ -1,13 +1,21 @@
 // Python module shoal.kernels._cuda.
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
+#include "cuda/bind_arrays.h"
+#include "cuda/bind_calls.h"
+#include "cuda/bind_memory.h"
 #include "cuda/probe.h"
+#include "cuda/streams.h"
 
 namespace py = pybind11;
+using namespace shoal;
 
 PYBIND11_MODULE(_cuda, m) {
-    m.doc() = "CUDA devices of this machine.  Importing needs neither a driver nor a device.";
+    m.doc() = "CUDA devices of this machine and their kernels.  Importing needs neither a driver nor a device.";
+    m.attr("KIND") = "cuda";
+    cuda::bind_calls(m);
+    cuda::bind_memory(m);
+    m.def("dlpack", cuda::dlpack);
+    m.def("device_of", cuda::device_of);
+    m.def("follow", cuda::follow);
     m.def(
         "devices",
         [] {
