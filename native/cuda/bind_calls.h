@@ -115,6 +115,30 @@ struct BoundMasks {
     }
 };
 
+inline void bind_scans(py::module_& m) {
+    m.def("stats", [](uintptr_t x, int dtype, int64_t length, uintptr_t numbers, uintptr_t counts, int device,
+                      uintptr_t stream) {
+        demand(length >= 0, "length");
+        const DType type = dtype_of(dtype);
+        py::gil_scoped_release free;
+        stats(at<const char>(x), type, length, at<double>(numbers), at<int64_t>(counts), queue_of(device, stream));
+    });
+    m.def("gram", [](uintptr_t base, const Addresses& inputs, int64_t length, int dtype, uintptr_t found, int device,
+                     uintptr_t stream) {
+        const BoundSum bound(inputs, std::nullopt, length, dtype, 0, 0, INPUTS_MAX);
+        py::gil_scoped_release free;
+        gram(bound.call, at<const char>(base), at<double>(found), queue_of(device, stream));
+    });
+    m.def("check_sums", [](uintptr_t words, int bits, int64_t bytes, const HostBytes& key, uint64_t lane,
+                           uint64_t first, uintptr_t sums, int device, uintptr_t stream) {
+        demand_ring(bits, bytes);
+        demand(key.size() == 32, "key");
+        const uint8_t* of = key.data();
+        py::gil_scoped_release free;
+        check_sums(at<const char>(words), bits, bytes, of, lane, first, at<uint64_t>(sums), queue_of(device, stream));
+    });
+}
+
 inline void bind_words(py::module_& m) {
     m.def("add_streams", [](uintptr_t words, int bits, int64_t bytes, const HostBytes& keys, const HostSigns& signs,
                             uint64_t lane, uint64_t first, uintptr_t out, int device, uintptr_t stream) {
@@ -215,6 +239,7 @@ inline void bind_calls(py::module_& m) {
     m.attr("STREAMS_MAX") = STREAMS_MAX;
     bind_sums(m);
     bind_words(m);
+    bind_scans(m);
     bind_coding(m);
 }
 

@@ -1,5 +1,6 @@
-// Kernels over coded blocks: a crew of threads does one block, in phases.  In a phase no thread reads what another one
-// writes; between two of them all threads meet.  So the host twin can run a phase thread by thread, in any order.
+// Kernels over coded blocks (and others that share their numbers): a crew of threads does one block, in phases.  In a
+// phase no thread reads what another one writes; between two of them all threads meet.  So the host twin can run a
+// phase thread by thread, in any order.
 #pragma once
 #include "cuda/element_block.h"
 
@@ -8,14 +9,16 @@ namespace shoal::cuda {
 constexpr int WORKERS = 256;        // threads of a crew that do units of words
 constexpr int CREW = WORKERS + 32;  // and a warp for the sums that must run in order
 constexpr int SIGN_WORDS = TILE_ELEMENTS / 32;
+constexpr int CHECK_SUMS = 32;    // reference_ring.CHECKS
 constexpr int PARTIAL_SUMS = 16;  // reference_coding.folded
 
-// What a crew shares.  z is shared memory, or the device's where a block has less than 64 KiB of the former to spare.
+// What a crew shares, besides its tile z[TILE_ELEMENTS]: that is shared memory, or the device's where a crew cannot
+// have 64 KiB of the former.
 struct Room {
-    float* z;  // [TILE_ELEMENTS]
     uint32_t signs[SIGN_WORDS];
     double squares[PARTIAL_SUMS];
     unsigned long long clipped, total;
+    unsigned long long sums[CHECK_SUMS];
 };
 
 SHOAL_BOTH void add_shared(unsigned long long* to, int64_t x) {
@@ -66,34 +69,35 @@ SHOAL_BOTH void do_pass(int pass, int log, int thread, float* z) {
 }
 
 // z = signs o (x - base), where x has elements
-SHOAL_BOTH void read_block(const Blocks& blocks, int64_t block, const float* x, const float* base, int thread,
-                           Room& room) {
+SHOAL_BOTH void read_block(const Blocks& blocks, int64_t block, const float* x, const float* base, int thread, float* z,
+                           const Room& room) {
     const int64_t start = blocks.starts[block], there = blocks.length - start;
     for (int e = thread; e < blocks.size(block); e += CREW) {
         float value = 0.0f;
         if (e < there) value = base ? x[start + e] - base[start + e] : x[start + e];
-        room.z[banked(e)] = with_sign(value, sign_at(room.signs, e));
+        z[banked(e)] = with_sign(value, sign_at(room.signs, e));
     }
 }
 
 // out = H (signs o x), scaled, at the blocks' places
 struct RotateBody {
+    static constexpr bool TILE = true;
     Blocks blocks;
     const float* x;
     float* out;
 
     SHOAL_BOTH int phases(int64_t block) const { return 3 + passes_of(blocks.logs[block]); }
-    SHOAL_BOTH void phase(int phase, int64_t block, int thread, Room& room) const {
+    SHOAL_BOTH void phase(int phase, int64_t block, int thread, float* z, Room& room) const {
         const int log = blocks.logs[block], passes = passes_of(log);
         if (phase == 0) {
             make_signs(blocks, block, thread, room);
         } else if (phase == 1) {
-            read_block(blocks, block, x, nullptr, thread, room);
+            read_block(blocks, block, x, nullptr, thread, z, room);
         } else if (phase < 2 + passes) {
-            do_pass(phase - 2, log, thread, room.z);
+            do_pass(phase - 2, log, thread, z);
         } else {
             float* to = out + blocks.places[block];
-            for (int e = thread; e < 1 << log; e += CREW) to[e] = room.z[banked(e)] * scale_of(log);
+            for (int e = thread; e < 1 << log; e += CREW) to[e] = z[banked(e)] * scale_of(log);
         }
     }
 };
@@ -115,25 +119,26 @@ struct EncodeCall {
 
 template <int BITS>
 struct EncodeBody {
+    static constexpr bool TILE = true;
     Blocks blocks;
     Streams streams;
     EncodeCall call;
 
     SHOAL_BOTH int phases(int64_t block) const { return 4 + passes_of(blocks.logs[block]); }
-    SHOAL_BOTH void phase(int phase, int64_t block, int thread, Room& room) const {
+    SHOAL_BOTH void phase(int phase, int64_t block, int thread, float* z, Room& room) const {
         const int log = blocks.logs[block], passes = passes_of(log);
         if (phase == 0) {
             if (thread == 0) room.clipped = room.total = 0;
             make_signs(blocks, block, thread, room);
         } else if (phase == 1) {
-            read_block(blocks, block, call.x, call.base, thread, room);
+            read_block(blocks, block, call.x, call.base, thread, z, room);
         } else if (phase < 2 + passes) {
-            do_pass(phase - 2, log, thread, room.z);
+            do_pass(phase - 2, log, thread, z);
         } else if (phase == 2 + passes) {
             if (thread < WORKERS) {
-                do_units(block, log, thread, room);
+                do_units(block, log, thread, z, room);
             } else if (thread < WORKERS + PARTIAL_SUMS) {
-                sum_squares(log, thread - WORKERS, room);
+                sum_squares(log, thread - WORKERS, z, room);
             }
         } else if (thread == 0) {
             for (int half = PARTIAL_SUMS / 2; half; half /= 2)
@@ -145,17 +150,17 @@ struct EncodeBody {
     }
 
   private:
-    SHOAL_BOTH void sum_squares(int log, int part, Room& room) const {
+    SHOAL_BOTH void sum_squares(int log, int part, const float* z, Room& room) const {
         const float scale = scale_of(log);
         double sum = 0;
         for (int e = part; e < 1 << log; e += PARTIAL_SUMS) {
-            const double y = double(call.alpha * (room.z[banked(e)] * scale));
+            const double y = double(call.alpha * (z[banked(e)] * scale));
             sum += y * y;  // the product is exact
         }
         room.squares[part] = sum;
     }
 
-    SHOAL_BOTH void do_units(int64_t block, int log, int thread, Room& room) const {
+    SHOAL_BOTH void do_units(int64_t block, int log, int thread, float* z, Room& room) const {
         const Rounding how{call.alpha, call.inverse_steps[block], call.limit, call.offset};
         const float scale = scale_of(log);
         const int64_t place = blocks.places[block];
@@ -166,7 +171,7 @@ struct EncodeBody {
             SHOAL_UNROLL
             for (int e = 0; e < DITHER_UNIT<BITS>; e++) {
                 if (e % 32 == 0) cipher_block(blocks.dither, LANE_DITHER, (at + uint64_t(e)) / 32, dither);
-                const float y = how.alpha * (room.z[banked(first + e)] * scale);
+                const float y = how.alpha * (z[banked(first + e)] * scale);
                 const int32_t v = rounded(y, dither[e % 32 >> 1] >> 16 * (e & 1), how, clipped);
                 total += v;
                 put_word<BITS>(words, e % UNIT<BITS>, v);
@@ -197,30 +202,31 @@ struct DecodeCall {
 
 template <int BITS>
 struct DecodeBody {
+    static constexpr bool TILE = true;
     Blocks blocks;
     Streams streams;
     DecodeCall call;
 
     SHOAL_BOTH int phases(int64_t block) const { return 2 + passes_of(blocks.logs[block]); }
-    SHOAL_BOTH void phase(int phase, int64_t block, int thread, Room& room) const {
+    SHOAL_BOTH void phase(int phase, int64_t block, int thread, float* z, Room& room) const {
         const int log = blocks.logs[block], passes = passes_of(log);
         if (phase == 0) {
             make_signs(blocks, block, thread, room);
-            if (thread < WORKERS) do_units(block, log, thread, room);
+            if (thread < WORKERS) do_units(block, log, thread, z);
         } else if (phase < 1 + passes) {
-            do_pass(phase - 1, log, thread, room.z);
+            do_pass(phase - 1, log, thread, z);
         } else {
             const int64_t start = blocks.starts[block], there = blocks.length - start;
             const float scale = scale_of(log);
             for (int e = thread; e < 1 << log && e < there; e += CREW) {
-                const float r = with_sign(room.z[banked(e)] * scale, sign_at(room.signs, e));
+                const float r = with_sign(z[banked(e)] * scale, sign_at(room.signs, e));
                 call.out[start + e] = call.base ? call.base[start + e] + r : r;
             }
         }
     }
 
   private:
-    SHOAL_BOTH void do_units(int64_t block, int log, int thread, Room& room) const {
+    SHOAL_BOTH void do_units(int64_t block, int log, int thread, float* z) const {
         const double scale = call.scales[block];
         const int64_t place = blocks.places[block];
         for (int first = thread * DITHER_UNIT<BITS>; first < 1 << log; first += WORKERS * DITHER_UNIT<BITS>) {
@@ -241,7 +247,7 @@ struct DecodeBody {
                     if (e % 32 == 0) cipher_block(blocks.dither, LANE_DITHER, (at + uint64_t(e)) / 32, dither);
                     known = call.table[dither[e % 32 >> 1] >> 16 * (e & 1) & 0xffff];
                 }
-                room.z[banked(first + e)] = unrounded(get_word<BITS>(words, e % UNIT<BITS>), known, scale);
+                z[banked(first + e)] = unrounded(get_word<BITS>(words, e % UNIT<BITS>), known, scale);
             }
         }
     }

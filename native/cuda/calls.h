@@ -47,6 +47,15 @@ struct MaskCall {
 void add_streams(const char* words, int bits, int64_t bytes, const MaskCall& masks, char* out, const Queue& queue);
 void sum_words(const char* const* inputs, int count, int bits, int64_t bytes, char* out, const Queue& queue);
 
+// sums[32]
+void check_sums(const char* words, int bits, int64_t bytes, const uint8_t* key, uint64_t lane, uint64_t first,
+                uint64_t* sums, const Queue& queue);
+
+// numbers[2]: largest magnitude, sum of squares; counts[2]: NaN and Inf, the first of them or -1
+void stats(const char* x, DType dtype, int64_t length, double* numbers, int64_t* counts, const Queue& queue);
+// found[blocks][count][count]; weights are not looked at
+void gram(const SumCall& call, const char* base, double* found, const Queue& queue);
+
 // Arrays of the grid are in device memory; keys in host memory.
 struct GridCall {
     const int64_t *starts, *places;

@@ -8,7 +8,7 @@ void rotate(const GridCall& grid, const float* x, float* out, const Queue& queue
 }
 
 void encode(const GridCall& grid, const Encoding& e, const MaskCall& masks, int64_t bytes, const Queue& queue) {
-    start_encode(Launcher(queue), grid, e, masks, bytes);
+    start_encode(Launcher(queue), grid, e, masks, bytes, queue);
 }
 
 void decode(const GridCall& grid, const Decoding& d, const MaskCall& masks, const Queue& queue) {

@@ -3,6 +3,7 @@
 #include "cuda/host_loops.h"
 #include "cuda/start_coding.h"
 #include "cuda/start_ring.h"
+#include "cuda/start_scan.h"
 #include "cuda/start_sums.h"
 
 namespace shoal::cuda {
@@ -29,12 +30,25 @@ void sum_words(const char* const* inputs, int count, int bits, int64_t bytes, ch
 
 void rotate(const GridCall& grid, const float* x, float* out, const Queue&) { start_rotate(Loops{}, grid, x, out); }
 
-void encode(const GridCall& grid, const Encoding& e, const MaskCall& masks, int64_t bytes, const Queue&) {
-    start_encode(Loops{}, grid, e, masks, bytes);
+void encode(const GridCall& grid, const Encoding& e, const MaskCall& masks, int64_t bytes, const Queue& queue) {
+    start_encode(Loops{}, grid, e, masks, bytes, queue);
 }
 
 void decode(const GridCall& grid, const Decoding& d, const MaskCall& masks, const Queue&) {
     start_decode(Loops{}, grid, d, masks);
+}
+
+void stats(const char* x, DType dtype, int64_t length, double* numbers, int64_t* counts, const Queue& queue) {
+    start_stats(Loops{}, x, dtype, length, numbers, counts, queue);
+}
+
+void gram(const SumCall& call, const char* base, double* found, const Queue& queue) {
+    start_gram(Loops{}, call, base, found, queue);
+}
+
+void check_sums(const char* words, int bits, int64_t bytes, const uint8_t* key, uint64_t lane, uint64_t first,
+                uint64_t* sums, const Queue&) {
+    start_check_sums(Loops{}, words, bits, bytes, key, lane, first, sums);
 }
 
 }  // namespace shoal::cuda

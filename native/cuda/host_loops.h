@@ -18,12 +18,11 @@ struct Loops {
     void crews(const Body& body, int64_t count) const {
         const auto tile = std::make_unique<float[]>(TILE_ELEMENTS);
         const auto room = std::make_unique<Room>();
-        room->z = tile.get();
         for (int64_t i = 0; i < count; i++) {
             const int phases = body.phases(i);
             for (int phase = 0; phase < phases; phase++)
                 for (int thread = 0; thread < CREW; thread++)
-                    body.phase(phase, i, i % 2 ? CREW - 1 - thread : thread, *room);
+                    body.phase(phase, i, i % 2 ? CREW - 1 - thread : thread, tile.get(), *room);
         }
     }
 };

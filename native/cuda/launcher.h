@@ -6,6 +6,7 @@
 
 #include "cuda/body_block.h"
 #include "cuda/calls.h"
+#include "cuda/memory.h"
 
 namespace shoal::cuda {
 
@@ -43,20 +44,34 @@ __global__ void __launch_bounds__(THREADS) each_kernel(const __grid_constant__ B
     for (int64_t i = int64_t(blockIdx.x) * THREADS + threadIdx.x; i < count; i += int64_t(gridDim.x) * THREADS) body(i);
 }
 
-// SHARED: the tile is in shared memory; else in the device's, a tile for each crew that is there at a time.
-template <class Body, bool SHARED>
-__global__ void __launch_bounds__(CREW) crew_kernel(const __grid_constant__ Body body, int64_t count, float* tiles) {
-    extern __shared__ float shared_tile[];
-    __shared__ Room room;
-    if (threadIdx.x == 0) room.z = SHARED ? shared_tile : tiles + int64_t(blockIdx.x) * TILE_ELEMENTS;
-    __syncthreads();
+template <class Body>
+__device__ void run_crews(const Body& body, int64_t count, float* tile, Room& room) {
     for (int64_t i = blockIdx.x; i < count; i += gridDim.x) {
         const int phases = body.phases(i);
         for (int phase = 0; phase < phases; phase++) {
-            body.phase(phase, i, int(threadIdx.x), room);
+            body.phase(phase, i, int(threadIdx.x), tile, room);
             __syncthreads();
         }
     }
+}
+
+// The tile in shared memory, if the body needs one.
+template <class Body>
+__global__ void __launch_bounds__(CREW) crew_kernel(const __grid_constant__ Body body, int64_t count) {
+    extern __shared__ float tile[];
+    __shared__ Room room;
+    run_crews(body, count, tile, room);
+}
+
+// The tiles in the device's memory, one for each crew that is there at a time.  Of use, and compiled, for compute
+// capability 7.5 only: it has 64 KiB of shared memory in all.
+template <class Body>
+__global__ void __launch_bounds__(CREW)
+    global_crew_kernel(const __grid_constant__ Body body, int64_t count, float* tiles) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ < 800
+    __shared__ Room room;
+    run_crews(body, count, tiles + int64_t(blockIdx.x) * TILE_ELEMENTS, room);
+#endif
 }
 
 class Launcher {
@@ -78,31 +93,42 @@ class Launcher {
     void crews(const Body& body, int64_t count) const {
         static_assert(sizeof(Body) <= 4000, "a kernel's parameters");
         if (count == 0) return;
-        int most = 0, processors = 0;
-        check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device_.number), "shared memory");
-        check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device_.number), "processors");
-        constexpr int tile = TILE_ELEMENTS * int(sizeof(float));
-        if (most >= tile + int(sizeof(Room)) + RESERVED) {
-            const auto kernel = crew_kernel<Body, true>;
-            check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, tile), "shared memory");
-            kernel<<<unsigned(std::min<int64_t>(count, INT32_MAX)), CREW, tile, stream_>>>(body, count, nullptr);
+        if constexpr (!Body::TILE) {
+            crew_kernel<<<crews_of(count), CREW, 0, stream_>>>(body, count);
             check(cudaGetLastError(), "starting a kernel");
-            return;
+        } else {
+            int most = 0;
+            check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device_.number), "asking");
+            most >= TILE_BYTES + int(sizeof(Room)) + RESERVED ? shared_crews(body, count) : global_crews(body, count);
         }
-        // Compute capability 7.5 has 64 KiB in all: the tiles go through its second-level cache.
-        const int64_t crews = std::min<int64_t>(count, int64_t(processors) * 3);
-        void* tiles = nullptr;
-        check(cudaMallocAsync(&tiles, size_t(crews) * tile, stream_), "memory for tiles");
-        crew_kernel<Body, false><<<unsigned(crews), CREW, 0, stream_>>>(body, count, static_cast<float*>(tiles));
-        const cudaError_t started = cudaGetLastError();
-        check(cudaFreeAsync(tiles, stream_), "memory for tiles");
-        check(started, "starting a kernel");
     }
 
   private:
     static constexpr int RESERVED = 1024;  // of shared memory, by the runtime
+    static constexpr int TILE_BYTES = TILE_ELEMENTS * int(sizeof(float));
     OnDevice device_;
     cudaStream_t stream_;
+
+    static unsigned crews_of(int64_t count) { return unsigned(std::min<int64_t>(count, INT32_MAX)); }
+
+    template <class Body>
+    void shared_crews(const Body& body, int64_t count) const {
+        const auto kernel = crew_kernel<Body>;
+        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, TILE_BYTES), "shared memory");
+        kernel<<<crews_of(count), CREW, TILE_BYTES, stream_>>>(body, count);
+        check(cudaGetLastError(), "starting a kernel");
+    }
+
+    // The tiles go through the second-level cache.
+    template <class Body>
+    void global_crews(const Body& body, int64_t count) const {
+        int processors = 0;
+        check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device_.number), "asking");
+        const int64_t crews = std::min<int64_t>(count, int64_t(processors) * 3);
+        const Memory tiles(size_t(crews) * TILE_BYTES, {device_.number, stream_});
+        global_crew_kernel<<<unsigned(crews), CREW, 0, stream_>>>(body, count, static_cast<float*>(tiles.data));
+        check(cudaGetLastError(), "starting a kernel");
+    }
 };
 
 }  // namespace shoal::cuda

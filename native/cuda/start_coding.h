@@ -47,8 +47,8 @@ void start_rotate(const Starter& starter, const GridCall& grid, const float* x, 
 
 // The first STREAMS_MAX masks in the same pass, others on top.
 template <class Starter>
-void start_encode(const Starter& starter, const GridCall& grid, const Encoding& e, const MaskCall& masks,
-                  int64_t bytes) {
+void start_encode(const Starter& starter, const GridCall& grid, const Encoding& e, const MaskCall& masks, int64_t bytes,
+                  const Queue& queue) {
     Alignment alignment;
     alignment.add(e.out);
     const EncodeCall call{e.x,       e.base,          e.alpha, float_bound(e.bound),
@@ -57,7 +57,11 @@ void start_encode(const Starter& starter, const GridCall& grid, const Encoding& 
     with_coded_bits(e.bits, [&]<int BITS>(std::integral_constant<int, BITS>) {
         starter.crews(EncodeBody<BITS>{blocks_of(grid), streams_of(masks, 0), call}, grid.count);
     });
-    if (masks.count > STREAMS_MAX) start_masks(starter, e.out, e.bits, bytes, masks, e.out, STREAMS_MAX);
+    if (masks.count > STREAMS_MAX) {
+        const MaskCall rest{masks.keys + STREAMS_MAX * 32, masks.signs + STREAMS_MAX, masks.count - STREAMS_MAX,
+                            masks.lane, masks.first};
+        add_streams(e.out, e.bits, bytes, rest, e.out, queue);
+    }
 }
 
 template <class Starter>

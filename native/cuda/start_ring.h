@@ -37,12 +37,12 @@ inline Streams streams_of(const MaskCall& masks, int64_t from) {
 
 // More streams than one call takes: the next call adds to what the last one wrote.
 template <class Starter>
-void start_masks(const Starter& starter, const char* words, int bits, int64_t bytes, const MaskCall& masks, char* out,
-                 int64_t from = 0) {
+void start_masks(const Starter& starter, const char* words, int bits, int64_t bytes, const MaskCall& masks, char* out) {
     Alignment alignment;
     alignment.add(words);
     alignment.add(out);
     const char* source = words;
+    int64_t from = 0;
     do {
         with_bits(bits, [&]<int BITS>(std::integral_constant<int, BITS>) {
             starter.each(

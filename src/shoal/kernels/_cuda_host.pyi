@@ -118,3 +118,17 @@ class Memory:
 
 def get(pointer: int, to: npt.NDArray[np.uint8], device: int, stream: int, /) -> None: ...
 def limit_memory(bytes: int, /) -> None: ...
+def stats(x: int, dtype: int, length: int, numbers: int, counts: int, device: int, stream: int, /) -> None: ...
+def gram(base: int, inputs: list[int], length: int, dtype: int, found: int, device: int, stream: int, /) -> None: ...
+def check_sums(
+    words: int,
+    bits: int,
+    bytes: int,
+    key: Keys,
+    lane: int,
+    first: int,
+    sums: int,
+    device: int,
+    stream: int,
+    /,
+) -> None: ...

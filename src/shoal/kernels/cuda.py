@@ -29,8 +29,9 @@ from shoal.errors import ArgumentError, MachineError, shown
 from shoal.kernels.cuda_array import View, stream_of, view_of
 from shoal.kernels.device import cuda_devices
 from shoal.kernels.reference import DTYPES, Float64s, scaled_weights
-from shoal.kernels.reference_ring import WORDS
-from shoal.kernels.ring import Streams
+from shoal.kernels.reference_ring import CHECKS, WORDS
+from shoal.kernels.ring import KEY_BYTES, Streams
+from shoal.limits import GRAM_BLOCK
 
 _CODES: Final = {dtype: code for code, dtype in enumerate(DTYPES)}
 
@@ -247,6 +248,45 @@ class Kernels:
         to = call.out(seen, seen.dtype, view.length, [view], same=seen.dtype == view.dtype)
         if view.length:
             call.start(self.native.convert, view.pointer, _CODES[view.dtype], to.pointer, code, view.length)
+
+    def stats(self, x: object, numbers: object, counts: object, *, stream: object = None) -> None:
+        """numbers float64[2]: largest magnitude, sum of squares; counts int64[2]: NaN and Inf, the first one or -1."""
+        call = Call(self.native, stream)
+        (view,) = call.numbers([x], 1)
+        found = (
+            call.view(numbers, "numbers", np.dtype(np.float64), 2),
+            call.view(counts, "counts", np.dtype(np.int64), 2),
+        )
+        call.start(self.native.stats, view.pointer, _CODES[view.dtype], view.length, *(f.pointer for f in found))
+
+    def gram(self, inputs: Sequence[object], base: object | None, found: object, *, stream: object = None) -> None:
+        """found float64[blocks * N * N]: `reference.gram`, one matrix behind the other."""
+        call = Call(self.native, stream)
+        views = call.numbers(inputs, self.native.INPUTS_MAX)
+        first = views[0]
+        start = None if base is None else call.view(base, "base", first.dtype, first.length)
+        to = call.out(found, np.dtype(np.float64), -(-first.length // GRAM_BLOCK) * len(views) ** 2, views, same=False)
+        if first.length:
+            call.start(
+                self.native.gram, 0 if start is None else start.pointer, [v.pointer for v in views], first.length,
+                _CODES[first.dtype], to.pointer,
+            )  # fmt: skip
+
+    def check_sums(
+        self, data: object, bits: int, key: bytes, lane: int, first: int, sums: object, *, stream: object = None
+    ) -> None:
+        """sums uint64[32], as `reference_ring.check_sums`."""
+        call = Call(self.native, stream)
+        words = _words(call, data, bits, "data")
+        to = call.out(sums, np.dtype(np.uint64), CHECKS, [words], same=False)
+        if len(key) != KEY_BYTES:
+            raise ArgumentError("ring.key", f"a key of {len(key)} bytes; expected {KEY_BYTES}")
+        _place(lane, "lane", 2**64)
+        _place(first, "first", 2**60)
+        call.start(
+            self.native.check_sums, words.pointer, bits, words.length, np.frombuffer(key, np.uint8), lane, first,
+            to.pointer,
+        )  # fmt: skip
 
     def add_streams(
         self, data: object, bits: int, streams: Streams, lane: int, first: int, out: object, *, stream: object = None
