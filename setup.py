@@ -49,12 +49,20 @@ if SANITIZE:
 #: how the names of files end that are compiled for one instruction set
 LEVELS = ("_portable", "_avx2", "_avx512")
 
+#: sources of _cuda that are the same in its host twin
+SHARED_WITH_TWIN = (NATIVE / "cuda" / "pipeline.cpp", NATIVE / "pool.cpp")
+
 # One file per instruction set, compiled with that set's flags and with no other file's (docs/adr/0002).
 LEVEL_FLAGS: dict[str, list[str]] = {"level_portable.cpp": [], "ring_portable.cpp": [], "coding_portable.cpp": []}
 if platform.machine() in ("x86_64", "AMD64"):
     for kernels in ("level", "ring", "coding"):
         LEVEL_FLAGS[f"{kernels}_avx2.cpp"] = ["-march=x86-64-v3", "-mprefer-vector-width=256"]
         LEVEL_FLAGS[f"{kernels}_avx512.cpp"] = ["-march=x86-64-v4", "-mprefer-vector-width=512"]
+
+
+def flags_of(source: Path) -> list[str]:
+    """What one file is compiled with besides: the host twin is not for speed, and so takes a third of the time."""
+    return ["-O1"] if source.name.startswith("host_") else LEVEL_FLAGS.get(source.name, [])
 
 
 def with_headers(source: Path) -> set[Path]:
@@ -100,7 +108,7 @@ class BuildNative(build_ext):
                 [source],
                 output_dir=str(folder),
                 include_dirs=ext.include_dirs,
-                extra_postargs=[*(ext.extra_compile_args or []), *LEVEL_FLAGS.get(Path(source).name, [])],
+                extra_postargs=[*(ext.extra_compile_args or []), *flags_of(Path(source))],
             )
         return str(target)
 
@@ -165,10 +173,9 @@ def extensions() -> list[Extension]:
     )
     host_twin = Pybind11Extension(
         "shoal.kernels._cuda_host",
-        sources=sorted(str(p) for p in NATIVE.glob("cuda/host_*.cpp")),
+        sources=sorted(str(p) for p in (*NATIVE.glob("cuda/host_*.cpp"), *SHARED_WITH_TWIN)),
         include_dirs=[str(NATIVE)],
-        # Not for speed, and a third of the time to compile.
-        extra_compile_args=[flag if flag != "-O3" else "-O1" for flag in CXX_FLAGS],
+        extra_compile_args=CXX_FLAGS,
         extra_link_args=LINK_FLAGS,
     )
     only = os.environ.get("SHOAL_ONLY", "")
@@ -182,7 +189,7 @@ def extensions() -> list[Extension]:
                 "shoal.kernels._cuda",
                 sources=sorted(
                     str(p)
-                    for p in NATIVE.glob("cuda/*.c*")
+                    for p in (*NATIVE.glob("cuda/*.c*"), NATIVE / "pool.cpp")
                     if p.suffix in (".cpp", ".cu") and not p.name.startswith("host_")
                 ),
                 include_dirs=[str(NATIVE)],

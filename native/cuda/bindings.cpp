@@ -2,6 +2,7 @@
 #include "cuda/bind_arrays.h"
 #include "cuda/bind_calls.h"
 #include "cuda/bind_memory.h"
+#include "cuda/bind_pipeline.h"
 #include "cuda/probe.h"
 #include "cuda/streams.h"
 
@@ -13,6 +14,7 @@ PYBIND11_MODULE(_cuda, m) {
     m.attr("KIND") = "cuda";
     cuda::bind_calls(m);
     cuda::bind_memory(m);
+    cuda::bind_pipeline(m);
     m.def("dlpack", cuda::dlpack);
     m.def("device_of", cuda::device_of);
     m.def("follow", cuda::follow);

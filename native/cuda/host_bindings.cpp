@@ -2,6 +2,7 @@
 #include "cuda/bind_arrays.h"
 #include "cuda/bind_calls.h"
 #include "cuda/bind_memory.h"
+#include "cuda/bind_pipeline.h"
 #include "cuda/host_memory.h"
 
 PYBIND11_MODULE(_cuda_host, m) {
@@ -9,6 +10,7 @@ PYBIND11_MODULE(_cuda_host, m) {
     m.attr("KIND") = "host";
     shoal::cuda::bind_calls(m);
     shoal::cuda::bind_memory(m);
+    shoal::cuda::bind_pipeline(m);
     m.def("dlpack", shoal::cuda::dlpack);
     m.def("limit_memory", shoal::cuda::limit_memory);
 }

@@ -28,6 +28,16 @@ Memory::~Memory() {
     std::free(data_);
 }
 
+Pinned::Pinned(size_t bytes, int device) : data(static_cast<char*>(std::malloc(bytes))), device_(device) {
+    if (!data) throw Failure("pinning host memory: the host's", true);
+}
+
+Pinned::~Pinned() { std::free(data); }
+
+OwnQueue::OwnQueue(int device) : queue{device, nullptr} {}
+
+OwnQueue::~OwnQueue() = default;
+
 void copy_in(void* to, const void* from, size_t bytes, const Queue&) { std::memcpy(to, from, bytes); }
 
 void copy_out(void* to, const void* from, size_t bytes, const Queue&) { std::memcpy(to, from, bytes); }

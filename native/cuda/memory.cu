@@ -26,6 +26,33 @@ Memory::~Memory() {
     }
 }
 
+Pinned::Pinned(size_t bytes, int device) : device_(device) {
+    const OnDevice on(device);
+    check(cudaHostAlloc(reinterpret_cast<void**>(&data), bytes, cudaHostAllocDefault), "pinning host memory");
+}
+
+Pinned::~Pinned() {
+    try {
+        const OnDevice on(device_);
+        if (cudaFreeHost(data) != cudaSuccess) cudaGetLastError();
+    } catch (const Failure&) {
+    }
+}
+
+OwnQueue::OwnQueue(int device) : queue{device, nullptr} {
+    const OnDevice on(device);
+    check(cudaStreamCreateWithFlags(reinterpret_cast<cudaStream_t*>(&queue.stream), cudaStreamNonBlocking),
+          "making a stream");
+}
+
+OwnQueue::~OwnQueue() {
+    try {
+        const OnDevice on(queue.device);
+        if (cudaStreamDestroy(stream_of(queue)) != cudaSuccess) cudaGetLastError();
+    } catch (const Failure&) {
+    }
+}
+
 void copy_in(void* to, const void* from, size_t bytes, const Queue& queue) {
     const OnDevice on(queue.device);
     check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_of(queue)), "copying to the device");

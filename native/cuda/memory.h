@@ -22,6 +22,31 @@ class Memory {
     void* data_ = nullptr;
 };
 
+// Memory of the host that the device reads and writes itself.  Throws Failure.
+class Pinned {
+  public:
+    Pinned(size_t bytes, int device);
+    ~Pinned();
+    Pinned(const Pinned&) = delete;
+    Pinned& operator=(const Pinned&) = delete;
+
+    char* data = nullptr;
+
+  private:
+    int device_;
+};
+
+// A queue of one's own, which waits for no other.
+class OwnQueue {
+  public:
+    explicit OwnQueue(int device);
+    ~OwnQueue();
+    OwnQueue(const OwnQueue&) = delete;
+    OwnQueue& operator=(const OwnQueue&) = delete;
+
+    Queue queue;
+};
+
 // Copies on a queue; from and to pageable memory they may keep the host until they are done.
 void copy_in(void* to, const void* from, size_t bytes, const Queue& queue);
 void copy_out(void* to, const void* from, size_t bytes, const Queue& queue);

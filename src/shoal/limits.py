@@ -46,6 +46,9 @@ EMBEDDED_BYTES_MAX: Final = 1_900_000_000
 MODELS_MAX: Final = 1024
 #: bytes of all input buffers of a streaming merge together, all threads.
 STREAM_BYTES_MAX: Final = 48 * 2**20
+#: bytes of all arrays of one tile that goes through a CUDA device; there are two, in pinned memory and on the device.
+#: Large enough that a copy takes milliseconds and its start microseconds, small enough to pin anywhere.
+CUDA_TILE_BYTES: Final = 64 * 2**20
 #: elements after which the partial sums of a Gram matrix are closed; fixes the order of summation (docs/FORMAT.md).
 GRAM_BLOCK: Final = 65_536
 #: bytes of a tensor under one leaf of its digest (docs/FORMAT.md).

@@ -167,6 +167,7 @@ def merge(
         parameters=wish.parameters,
         quantised=cast(Any, quantised),
         by_name=wish.by_name,
+        device=device,
     )
     if wish.dtype is not None:
         require_dtype(wish.models[0], wish.dtype, options)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -134,3 +136,21 @@ def check_sums(
     stream: int,
     /,
 ) -> None: ...
+
+class Pipeline:
+    def __init__(self, device: int, tile_bytes: int, /) -> None: ...
+    @property
+    def tile_bytes(self) -> int: ...
+    def weighted_mean(
+        self, inputs: list[Any], dtype: int, weights: Doubles, out: npt.NDArray[Any], threads: int, /
+    ) -> bool: ...
+    def order(
+        self,
+        inputs: list[Any],
+        dtype: int,
+        weights: Doubles | None,
+        trim: int,
+        out: npt.NDArray[Any],
+        threads: int,
+        /,
+    ) -> bool: ...

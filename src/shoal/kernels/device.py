@@ -43,7 +43,3 @@ def require(device: str) -> None:
     if not found:
         message = f"--device cuda cannot be used: {reason}; expected a CUDA device and its driver"
         raise MachineError("device.cuda", message)
-    raise MachineError(
-        "device.cuda",
-        f"--device cuda cannot be used: {found[0].name} is there, but this version has no CUDA merge kernels; use cpu",
-    )

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 from shoal.errors import ArgumentError
-from shoal.kernels import dispatch
 from shoal.merge.tile import Combine, Run
 
 
@@ -33,7 +32,7 @@ def mean(run: Run) -> Combine:
     source  McMahan et al., AISTATS 2017 (FederatedAveraging), algorithm 1: weights are the numbers of samples
     """
     weights = lowest_terms(run.weights) or (1.0,) * run.count
-    return Combine(lambda tile: dispatch.weighted_mean(tile.inputs, weights, tile.out, threads=tile.threads))
+    return Combine(lambda tile: tile.kernels.weighted_mean(tile.inputs, weights, tile.out, threads=tile.threads))
 
 
 def median(run: Run) -> Combine:
@@ -42,7 +41,7 @@ def median(run: Run) -> Combine:
     source  Yin et al., ICML 2018, definition 1
     """
     weights = lowest_terms(run.weights)
-    return Combine(lambda tile: dispatch.median(tile.inputs, weights, tile.out, threads=tile.threads))
+    return Combine(lambda tile: tile.kernels.median(tile.inputs, weights, tile.out, threads=tile.threads))
 
 
 def trimmed_mean(run: Run) -> Combine:
@@ -58,4 +57,4 @@ def trimmed_mean(run: Run) -> Combine:
             "leaves none; expected a smaller beta",
         )
     run.notes["cut_at_each_end"] = trim
-    return Combine(lambda tile: dispatch.trimmed_mean(tile.inputs, weights, trim, tile.out, threads=tile.threads))
+    return Combine(lambda tile: tile.kernels.trimmed_mean(tile.inputs, weights, trim, tile.out, threads=tile.threads))

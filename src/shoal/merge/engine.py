@@ -12,6 +12,7 @@ import numpy as np
 
 from shoal.errors import InputError, shown
 from shoal.kernels import dispatch
+from shoal.kernels.cuda_staged import staged
 from shoal.limits import DIGEST_CHUNK_BYTES
 from shoal.merge.fixed import rewritten, settle_fixed
 from shoal.merge.moments import Moments
@@ -20,7 +21,7 @@ from shoal.merge.running import Running
 from shoal.merge.runs import SweepRun, TileRun
 from shoal.merge.source import Item, Sink, Source, Stretch, Tensor
 from shoal.merge.sweep import Sweep
-from shoal.merge.tile import Array, Combine, Tile
+from shoal.merge.tile import Array, Combine, Kernels, Tile
 from shoal.merge.tiles import Buffers, cut, items
 from shoal.model.file import read_rows
 
@@ -78,6 +79,7 @@ class Engine:
         self.outcome = Outcome()
         self.in_memory = self.first.in_memory
         self.threads = plan.options.threads or dispatch.thread_count()
+        self.kernels: Kernels = dispatch if plan.options.device == "cpu" else staged()
         self._lock = threading.Lock()
         self.running = Running.among(self.first.tensors) if running is None else running
         self.floats: list[Tensor] = []  # by key: the order of sums must not depend on the order in a file
@@ -207,7 +209,7 @@ class Engine:
         base = None if self.base is None else self.read(self.base, item, buffers, "base")
         self.count_read(out.nbytes * (len(inputs) + (base is not None)))
         key, first = (item[0].tensor.key, item[0].first) if len(item) == 1 else ("", 0)
-        finite = combine.apply(Tile(key, first, inputs, base, out, threads))
+        finite = combine.apply(Tile(key, first, inputs, base, out, threads, self.kernels))
         if self.plan.refuse_nonfinite and not finite:
             self.refuse_nonfinite(item, inputs, [self.active[i] for i in wanted], base)
         outer = self.plan.outer

@@ -18,6 +18,8 @@ from shoal.model.layout import selects
 Integers = Literal["require-equal", "first", "max"]
 Nonfinite = Literal["refuse", "allow"]
 Quantised = Literal["refuse", "merge"]
+#: rules with CUDA kernels
+ON_DEVICE = ("mean", "median", "trimmed-mean")
 #: (bytes read so far, bytes to read); called from any thread, never from two at once
 Progress = Callable[[int, int], None]
 
@@ -39,6 +41,7 @@ class MergeOptions:
     quantised   weights of DequantizeLinear that differ: refuse (whole numbers: as ``integers`` says), or merge the
                 numbers that they stand for, and quantise the result (docs/FORMAT.md, "Quantised weights")
     by_name     weights and parameters that depend on the tensor's name, in the place of the ones above
+    device      "cpu" or "cuda"; the bits are the same.  A device works for rules that have kernels there (`ON_DEVICE`)
     """
 
     weights: Sequence[float] | None = None
@@ -53,6 +56,7 @@ class MergeOptions:
     parameters: Mapping[str, object] = field(default_factory=dict)
     quantised: Quantised = "refuse"
     by_name: ByName | None = None
+    device: str = "cpu"
 
     def selects(self, key: str) -> bool:
         """True if a tensor of that key is merged; False if it keeps the first model's value."""
@@ -92,6 +96,8 @@ def plan(options: MergeOptions, models: int, has_base: bool) -> Plan:
     if not 1 <= models <= MODELS_MAX:
         raise ArgumentError("merge.models", f"{models} models given; expected 1 to {MODELS_MAX}")
     rule = find(options.method)
+    if options.device != "cpu":
+        _check_device(options.device, rule)
     outer = None if options.outer is None else find_outer(options.outer, options.parameters)
     known = {p.name for p in rule.parameters} | ({p.name for p in outer.kind.parameters} if outer else set())
     for name in options.parameters:
@@ -123,6 +129,15 @@ def plan(options: MergeOptions, models: int, has_base: bool) -> Plan:
         for name, value in rule.settings(options.parameters).items()
     }
     return Plan(options, models, places, used, rule, settings, outer)
+
+
+def _check_device(device: str, rule: Rule) -> None:
+    if device != "cuda":
+        raise ArgumentError("device.unknown", f"device is {shown(device)}; expected cpu or cuda")
+    if rule.name not in ON_DEVICE:
+        raise ArgumentError(
+            "device.rule", f"the rule {rule.name} has no CUDA kernels; expected one of {', '.join(ON_DEVICE)}, or cpu"
+        )
 
 
 def _of_places(name: str, values: tuple[Any, ...], models: int, places: tuple[int, ...]) -> tuple[Any, ...]:

@@ -9,11 +9,27 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from shoal.kernels import dispatch
+
 Array = npt.NDArray[Any]
 Float64s = npt.NDArray[np.float64]
 
 #: tiles start at multiples of this many elements of their tensor (counter-based random numbers rely on it)
 TILE_ALIGNMENT = 8
+
+
+class Kernels(Protocol):
+    """The kernels of rules that look at each coordinate alone; the contract stands in `reference`."""
+
+    def weighted_mean(
+        self, inputs: Sequence[Array], weights: Sequence[float], out: Array, *, threads: int = 0
+    ) -> bool: ...
+    def median(
+        self, inputs: Sequence[Array], weights: Sequence[float] | None, out: Array, *, threads: int = 0
+    ) -> bool: ...
+    def trimmed_mean(
+        self, inputs: Sequence[Array], weights: Sequence[float] | None, trim: int, out: Array, *, threads: int = 0
+    ) -> bool: ...
 
 
 @dataclass(slots=True)
@@ -26,6 +42,7 @@ class Tile:
     base     the base model, or None
     out      where the result goes (while measuring: empty); never one of the inputs
     threads  what kernels are told
+    kernels  who does it: the CPU, or a device through staged copies
     """
 
     key: str
@@ -34,6 +51,7 @@ class Tile:
     base: Array | None
     out: Array
     threads: int
+    kernels: Kernels = dispatch
 
 
 #: tile in, ``tile.out`` written; returns True if every number read was finite
