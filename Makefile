@@ -87,7 +87,7 @@ sim: $(VENV)/.test
 	$(if $(MUTATE),--mutate $(MUTATE)) $(ARGS))
 
 docs: $(VENV)/.test
-	$(BIN)/python -m pytest tests/test_documents.py $(ARGS)
+	$(BIN)/python -m pytest tests/test_documents.py tests/test_operations.py $(ARGS)
 
 lock:
 	$(PYTHON) -m venv $(VENV)-lock

@@ -37,7 +37,21 @@ class Machines:
             _ip("-n", hub, "link", "set", "hub0", "up")
             for number, (name, address) in enumerate(self.addresses.items()):
                 place = self._namespace(name)
-                _ip("-n", hub, "link", "add", "name", f"v{number}", "type", "veth", "peer", "name", "eth0", "netns", place)
+                _ip(
+                    "-n",
+                    hub,
+                    "link",
+                    "add",
+                    "name",
+                    f"v{number}",
+                    "type",
+                    "veth",
+                    "peer",
+                    "name",
+                    "eth0",
+                    "netns",
+                    place,
+                )
                 _ip("-n", hub, "link", "set", f"v{number}", "master", "hub0", "up")
                 _ip("-n", place, "address", "add", f"{address}/24", "dev", "eth0")
                 for device in ("lo", "eth0"):

@@ -134,7 +134,6 @@ def spoil_model(sites: SiteFolders, place: Path) -> None:
         (spoil_ledger, "ledger", "shoal join"),
         (spoil_ledger_bytes, "ledger", "join anew"),
         (spoil_genesis, "ledger", "the settings name abab"),
-        (spoil_member, "member", "shoal members approve"),
         (spoil_listen, "address", "nothing listens"),
         (spoil_layout, "model", "the swarm's is"),
         (spoil_base, "model", "the genesis names"),
@@ -146,6 +145,12 @@ def test_what_is_wrong_here_is_a_fault_with_advice(sites: SiteFolders, spoil, ch
     found = check_up(Checkup(sites.site("north"), sites.model))
     finding = next(f for f in found if f.check == check)
     assert finding.level == "fault" and told in f"{finding.found} {finding.advice}" and finding.advice, finding
+
+
+def test_a_site_that_nobody_has_let_in(sites: SiteFolders) -> None:
+    spoil_member(sites, sites.folder / "north")
+    finding = by_check(check_up(Checkup(sites.site("north"), sites.model)))["member"]
+    assert finding.level == "warning" and "shoal members approve" in finding.advice
 
 
 def test_a_folder_that_others_may_look_into(sites: SiteFolders) -> None:

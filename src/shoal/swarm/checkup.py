@@ -158,7 +158,7 @@ def _member(checkup: Checkup) -> Findings:
         checkup.me, waiting = in_use(checkup.pairs, checkup.state.registry)
     except ShoalError:
         advice = "send the card to a member, who lets this site in with `shoal members approve`"
-        yield Finding("fault", "member", "the ledger here knows none of these keys", advice)
+        yield Finding("warning", "member", "the ledger here knows none of these keys", advice)
         return
     member = checkup.state.registry.members[checkup.me[0].id]
     words = f"{shown(member.name)}, {'voter' if member.voter else 'learner'} of {len(checkup.state.registry.members)}"

@@ -12,8 +12,9 @@ from typing import Any, Final
 import numpy as np
 
 from shoal.config import Evaluate, Site, read_site
-from shoal.errors import InputError
+from shoal.errors import InputError, PeerError
 from shoal.ledger.identity import Identity
+from shoal.ledger.registry import Registry
 from shoal.ledger.sqlite_store import SqliteStore
 from shoal.model.arrays import as_array
 from shoal.model.model import load
@@ -24,7 +25,7 @@ from shoal.swarm.node import Node, Status, Times
 from shoal.swarm.referee import Measure, Referee, measure_by
 from shoal.swarm.replica import Replica
 from shoal.swarm.shelf import MODEL_FILE
-from shoal.swarm.site_keys import in_use, read_pairs
+from shoal.swarm.site_keys import Pair, in_use, read_pairs
 
 #: With this in the environment chunks go unsealed, and the operator is told.  bench/bench_swarm.py sets it: what it
 #: compares with encrypts nothing.  A node that seals exchanges no chunks with one that does not.
@@ -59,7 +60,7 @@ def open_node(site: Site, model: Path | None = None, measure: Measure | None = N
         genesis = replica.ledger.state.genesis.hex()
         if site.genesis and genesis != site.genesis:
             raise InputError("site.genesis", f"{ledger_path}: of swarm {genesis[:16]}; expected {site.genesis[:16]}")
-        (me, curve), _ = in_use(pairs, replica.ledger.state.registry)
+        (me, curve), member = _known(pairs, replica.ledger.state.registry)
         if me.public != pairs[0][0].public:
             replica = _replica(me, store, times)
     except BaseException:
@@ -73,9 +74,22 @@ def open_node(site: Site, model: Path | None = None, measure: Measure | None = N
         settings = site.evaluate or Evaluate()
         referee = Referee(folder, measure or measure_by(settings), settings.best)
     node = Node(me, replica, journal, transport, model or folder / MODEL_FILE, folder, times, referee)
+    if not member:
+        node.warn("the ledger here knows no key of this site: it waits for the members to let it in, and connect")
     if not sealed:
         node.warn(f"{UNSEALED[0]} is set: updates go over the network unencrypted and unauthenticated")
     return node
+
+
+def _known(pairs: list[Pair], registry: Registry) -> tuple[Pair, bool]:
+    """The keys to go by, and whether the ledger here knows them.
+
+    A site that comes in learns from the members' ledger, which they bring to it once they let it in, that it is one.
+    """
+    try:
+        return in_use(pairs, registry)[0], True
+    except PeerError:
+        return pairs[0], False
 
 
 def _replica(me: Identity, store: SqliteStore, times: Times) -> Replica:
