@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from swarm_table import SwarmTable
 
+from shoal.ledger.body import RoundPlan
 from shoal.swarm.memory import Weather
 
 
@@ -238,3 +240,24 @@ def test_sums_that_nobody_has_any_more_are_not_waited_for() -> None:
     t.until(lambda: late.peer.ledger.round == 1 and late.peer.book.digest == late.peer.ledger.model)
     same(t)
     assert not any("of round 0" in note for s in t.sites for note in s.notices), "nobody goes back to an older model"
+
+
+def test_a_plan_that_nobody_follows_is_ended() -> None:
+    """Nobody opens a round for it, so nobody could give one up."""
+    t = SwarmTable(4, False)
+    t.until(lambda: any(s.peer.replica.leading for s in t.sites))
+    leader = next(s for s in t.sites if s.peer.replica.leading)
+    make = leader.peer.propose
+
+    def false_plan(body):
+        if isinstance(body, RoundPlan):
+            leader.peer.propose = make
+            body = msgspec.structs.replace(body, shards=body.shards[::-1])
+        make(body)
+
+    leader.peer.propose = false_plan
+    t.submit()
+    t.until(lambda: all(s.peer.ledger.round == 1 and s.merged for s in t.sites))
+    same(t)
+    assert t.sites[0].peer.ledger.slot_next == 2
+    assert all(s.merged[-1].took_part for s in t.sites), "their updates were kept"

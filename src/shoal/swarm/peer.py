@@ -162,6 +162,7 @@ class Peer:
         self._log_before = replica.last  # where the log of an earlier life ends
         self._told: deque[object] = deque(maxlen=_TOLD)
         self._bad_plans: set[int] = set()
+        self._decided_at = 0  # when something was decided last
         self._given: dict[int, Update] = {}
         self._dealt = -1  # last slot for which the ledger has a share of this member, when the journal was compared
         self._keys: dict[bytes, bytes] = {}
@@ -245,6 +246,7 @@ class Peer:
     def _follow_ledger(self) -> None:
         for decided in self.replica.work(lambda m: self._send(m.to, messages.encode_ledger(m))):
             self._stirred = True
+            self._decided_at = self._now
             if isinstance(decided, Decided):
                 self._decided(decided)
         if self.replica.leader != self._leader:
@@ -371,7 +373,10 @@ class Peer:
     def _open(self) -> None:
         """A round for the open attempt, if there is none yet."""
         attempt = self.ledger.attempt
-        if attempt is None or attempt.plan.slot in self.rounds or attempt.plan.slot in self._bad_plans:
+        if attempt is None or attempt.plan.slot in self.rounds:
+            return
+        if attempt.plan.slot in self._bad_plans:
+            self._reject(attempt)
             return
         slot, policy = attempt.plan.slot, self.ledger.policy
         if self.book.digest != attempt.plan.base:
@@ -402,6 +407,14 @@ class Peer:
         for old in sorted(self.rounds)[: -1 - _LINGERING]:
             del self.rounds[old]
             self._given.pop(old, None)
+
+    def _reject(self, attempt: Attempt) -> None:
+        """Where a plan is bad for everybody, nobody has a round that could be given up: whoever leads ends it."""
+        slot, still = attempt.plan.slot, self._now - self._decided_at
+        if self.replica.leading and still >= self._patience.grace and self._due(("reject", slot)):
+            self.propose(
+                Abort(slot, attempt.survivors is not None, "its plan is not the one that follows from the ledger")
+            )
 
     def _catch_up_with(self, attempt: Attempt) -> None:
         """What the ledger has of an attempt before its round is there: where this node was restarted, or lags."""
