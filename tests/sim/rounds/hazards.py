@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 
 import msgspec
@@ -49,7 +50,7 @@ class Hazards(msgspec.Struct, frozen=True):
     down_ticks: int = 30
     compute_ticks: int = 0
     disk_ticks: int = 0
-    lie: tuple[str, ...] = ()
+    lies: frozenset[str] = frozenset()
     scale: float = 0.1
 
     def training(self, number: int) -> tuple[int, int]:
@@ -95,4 +96,16 @@ class Hazards(msgspec.Struct, frozen=True):
             down_ticks=rng.choice((1, 15, 60)),
             compute_ticks=rng.choice((0, 0, 2)),
             disk_ticks=rng.choice((0, 0, 3)),
+        )  # fmt: skip
+
+    @classmethod
+    def draw_traitor(cls, rng: Random, lies: Sequence[str], secure: bool | None = None) -> Hazards:
+        """One member lies, in up to three ways, and little else is wrong: whoever is left is enough for a round."""
+        calm = cls.draw(rng, secure, rng.choice((4, 4, 5, 6)))
+        weather = Weather(calm.weather.delay_s, calm.weather.drop / 2, calm.weather.twice)
+        chosen = frozenset(rng.sample(sorted(lies), rng.choice((1, 2, 3))))
+        none: frozenset[int] = frozenset()
+        return msgspec.structs.replace(
+            calm, weather=weather, lies=chosen, rule="mean", crashes=calm.crashes / 3, partitions=0.0, strikes=(),
+            absent=none, broken=none, late=none, ticks=120,
         )  # fmt: skip

@@ -6,7 +6,7 @@ First the faults that the seed has drawn; then all heals, and rounds must go on.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from laws import SIGNATURE_HOLDS, Laws, Violation
 from machine import Machine
 from network import Network
 from swarm_builder import card, identity, seed
+from traitor import LIES, Traitor
 
 from shoal.kernels import coding
 from shoal.ledger import certificate
@@ -122,7 +123,12 @@ class History:
         keys = {who.id: who.public for who in people}
         self.laws = Laws(keys, entry_hash(self.genesis), base, digest, policy)
         self.note(f"{faults}")
-        self.machines = [Machine(self, who, n, base) for n, who in enumerate(people)]
+        guilty = rng.randrange(len(people)) if faults.lies else -1
+        self.machines = [(Traitor if n == guilty else Machine)(self, who, n, base) for n, who in enumerate(people)]
+        if faults.lies:
+            self.machines[guilty].lies = faults.lies
+            self.laws.convict(people[guilty].id, faults.lies)
+            self.note(f"{self.machines[guilty].name} lies: {', '.join(sorted(faults.lies))}")
         self.strikes = list(faults.strikes)
         self.down: dict[int, int] = {n: rng.randint(20, 90) for n in faults.late}
         for machine in self.machines:
@@ -259,6 +265,10 @@ class History:
         self.network.weather = type(weather)(weather.delay_s)
         self.network.blocked = set()
         self.strikes.clear()
+        for traitor in [m for m in self.machines if isinstance(m, Traitor)]:
+            if traitor.up:
+                traitor.lose_power("for good")
+            self.machines.remove(traitor)
         for machine in self.machines:
             machine.paused = 0
             machine.fuse.left = None
@@ -286,4 +296,10 @@ def history(number: int, hazards: Hazards | None = None, trace: Callable[[str], 
         return History(number, hazards, trace).run()
 
 
-__all__ = ["Hazards", "History", "Violation", "history", "small"]
+def betrayal(number: int, lies: Sequence[str] = tuple(LIES), trace: Callable[[str], None] | None = None) -> History:
+    """Run one seed in which a member lies.  Raises Violation."""
+    hazards = Hazards.draw_traitor(Random(f"traitor {number}"), lies)
+    return history(number, hazards, trace)
+
+
+__all__ = ["Hazards", "History", "Violation", "betrayal", "history", "small"]

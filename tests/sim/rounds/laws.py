@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shoal.diff.weights import public_alphas
 from shoal.ledger.body import (
     Abort,
     Complaint,
@@ -86,6 +87,7 @@ class Laws:
     ) -> None:
         self.keys, self.genesis, self.policy = keys, genesis, policy
         self.liars: set[bytes] = set()
+        self.unchecked = False  # whether a lie is told that the protocol does not claim to notice
         self.seen: Counter[str] = Counter()
         self.entries: dict[int, bytes] = {}
         self.slots: dict[int, SlotRecord] = {}
@@ -96,6 +98,11 @@ class Laws:
         self._used: dict[tuple[bytes, int], int] = {}
         self._signed: dict[tuple[str, int, bytes], bytes] = {}
         self._opened: dict[tuple[int, int], set[int]] = {}
+
+    def convict(self, who: bytes, lies: frozenset[str]) -> None:
+        """This member lies; whatever it says itself breaks no law."""
+        self.liars.add(who)
+        self.unchecked = "wrong sum" in lies and not self.policy.secure
 
     # --- what is decided ----------------------------------------------------------------------------------------------
 
@@ -260,7 +267,7 @@ class Laws:
         weights = [float(p.samples) for p in record.plan.participants if p.member in record.survivors]
         if self.policy.secure:
             self._check_words(record, state, who, diffs, base, new)
-        else:
+        elif not self.unchecked:
             self._check_plain(record, diffs, weights, base, new)
         record.exact.add(state.model)
         self.arrays[state.model] = made
@@ -298,7 +305,8 @@ class Laws:
         diff = coder.decode(merged, shared, {at[i] for i in who})
         if not np.array_equal(base + diff, new):
             raise Violation("exact mean", f"slot {record.plan.slot}: the model is not what the sums say")
-        alphas = np.array([float(record.plan.participants[at[i]].samples) for i in who])
+        shares = public_alphas(tuple(p.samples for p in record.plan.participants))
+        alphas = np.array([shares[at[i]].value for i in who])
         mean = (alphas[:, None] * np.stack(diffs).astype(float)).sum(0) / alphas.sum()
         if record.plan.bits == 32 and np.abs(diff - mean).max() > 1e-4:
             raise Violation("exact mean", f"slot {record.plan.slot}: off by {np.abs(diff - mean).max():.3g}")
