@@ -81,6 +81,8 @@ LEDGER_ADDRESS_CHARS_MAX: Final = 128
 #: characters of a reason or note, and metrics in one evaluation.
 LEDGER_TEXT_CHARS_MAX: Final = 1000
 LEDGER_METRICS_MAX: Final = 64
+#: times that a member may be found out in a round before it takes part in none any more: once may be a broken machine.
+LEDGER_FAULTS_MAX: Final = 2
 #: settings of a swarm's merge rule and outer optimiser; TIES has two, Adam four.
 LEDGER_SETTINGS_MAX: Final = 16
 #: participants of a round whose rule looks at whole models: the Gram matrix of a shard must fit in one entry.

@@ -114,5 +114,5 @@ def test_the_same_ledger_has_the_same_bytes() -> None:
     assert whole == "57d21162a043bf29b3d2de3de0f0d85d52f36dd402178c2579412acab7bedfee"
     assert (
         hashlib.sha256(built.ledger.encode()).hexdigest()
-        == "cb4eb3a61a002823b70ef57cb94e96adcdb16606e6eb1c9af789d5e992f10969"
+        == "659bd0024a0c479e861a0a86e2e456c87e9501b25f0698855ffe640ffb126669"
     )

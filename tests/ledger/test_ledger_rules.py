@@ -675,6 +675,29 @@ def test_aborts_and_complaints() -> None:
     refuses(built, Masked(slot, seed(1)), "ledger.slot", people[0])
 
 
+def test_whom_more_than_t_blame_is_set_aside() -> None:
+    """For the rest of the round; at the second time for good; never so many that too few are left."""
+    built, slot, people = in_phase("SurvivorCertificate")
+    refuses(built, Complaint(slot, "it lied", 1), "ledger.order", people[0])
+    built.say(certificate(built, ALL, people[:4]))
+    refuses(built, Complaint(slot, "it lied", 5), "ledger.set", people[0])
+    refuses(built, Complaint(slot, "I lied", 0), "ledger.set", people[0])
+    registry = built.ledger.state.registry
+    built.say(Complaint(slot, "it lied", 1), people[0])
+    refuses(built, Complaint(slot, "it lied again", 1), "ledger.twice", people[0])
+    assert registry.left_out(1, 3) == set()
+    built.say(Complaint(slot, "it lied", 1), people[2])
+    built.say(Complaint(slot, "it lied", 1), people[3])
+    assert registry.members[people[1].id].faults == 1
+    assert registry.left_out(1, 3) == {people[1].id} and registry.left_out(2, 3) == registry.left_out(1, 5) == set()
+    built.say(Abort(slot, True, "somebody lied"))
+    assert "set aside" in refuses(built, built.plan(), "ledger.plan")
+    registry.set_aside(people[1].id, 1)
+    assert registry.left_out(7, 4) == {people[1].id}
+    registry.set_aside(people[2].id, 1)
+    assert registry.left_out(1, 3) == {people[1].id, people[2].id} and registry.left_out(1, 4) == set()
+
+
 def test_evaluations() -> None:
     built = swarm()
     good = Evaluation(1, seed("model", 0), 10, (Metric("auc", 0.5), Metric("loss", 0.1)))

@@ -52,6 +52,7 @@ class Attempt(msgspec.Struct):
     nonces     survivors whose nonces are told; no more once there is a check
     checks     (author, subject, part)
     grams      centre -> shard -> position -> matrix
+    blamed     who is blamed -> by whom
     """
 
     plan: RoundPlan
@@ -69,6 +70,7 @@ class Attempt(msgspec.Struct):
     nonces: set[int] = set()
     checks: set[tuple[int, int, int]] = set()
     grams: dict[int, dict[int, dict[int, bytes]]] = {}
+    blamed: dict[int, set[int]] = {}
 
     @property
     def size(self) -> int:
@@ -280,7 +282,18 @@ def _model_certificate(attempt: Attempt, speaker: Speaker, body: ModelCertificat
 
 
 def _complaint(attempt: Attempt, speaker: Speaker, body: Complaint) -> None:
-    """Anybody who takes part may complain."""
+    """Anybody who takes part may complain.  Whom more than t blame, one of whom at least is honest, is set aside."""
+    if body.blamed is None:
+        return
+    _after_survivors(attempt)
+    if body.blamed >= attempt.size or body.blamed == speaker.position:
+        raise _refuse("set", f"position {body.blamed} is blamed: nobody's, or the author's own")
+    accusers = attempt.blamed.setdefault(body.blamed, set())
+    if speaker.position in accusers:
+        raise _refuse("twice", f"the author has blamed participant {body.blamed} already")
+    accusers.add(speaker.position)
+    if len(accusers) == attempt.plan.thresholds.t + 1:
+        speaker.registry.set_aside(attempt.plan.participants[body.blamed].member, attempt.plan.round)
 
 
 #: body -> rule

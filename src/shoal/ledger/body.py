@@ -326,9 +326,14 @@ class Abort(OfSlot, frozen=True):
 
 
 class Complaint(OfSlot, frozen=True):
-    """The author does not agree, and why."""
+    """The author does not agree, and why.
+
+    blamed  position of whom the author found to have told something wrong, from what the ledger and the uploads show;
+            ``text`` says what was told and what came out.  None: nobody in particular
+    """
 
     text: Text
+    blamed: Small | None = None
 
 
 # --- about models ----------------------------------------------------------------------------------------------------

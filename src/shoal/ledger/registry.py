@@ -27,7 +27,7 @@ from shoal.ledger.certificate import SignatureCheck, admission_statement, check_
 from shoal.ledger.identity import member_id, signing_key_fault
 from shoal.ledger.members import NOBODY, Change
 from shoal.ledger.statement import read_statement
-from shoal.limits import LEDGER_MEMBERS_MAX
+from shoal.limits import LEDGER_FAULTS_MAX, LEDGER_MEMBERS_MAX
 
 
 class Member(msgspec.Struct):
@@ -39,6 +39,7 @@ class Member(msgspec.Struct):
     batches    one-time keys: (first slot, keys), slots ascending; the past is dropped
     dealt      last slot for which it dealt shares of its secrets; -1 before the first: a journal that does not know of
                this slot is an old copy
+    faults     how often it was found to have told something wrong in a round;  fault_round  in which one last
     """
 
     signing: bytes
@@ -50,6 +51,8 @@ class Member(msgspec.Struct):
     epochs: list[tuple[int, bytes]] = []
     batches: list[tuple[int, tuple[bytes, ...]]] = []
     dealt: int = -1
+    faults: int = 0
+    fault_round: int = 0
 
     def epoch_key(self, slot: int) -> bytes | None:
         """The public key that shares of ``slot`` are sealed for, if one was published."""
@@ -72,6 +75,23 @@ class Registry(msgspec.Struct):
     @property
     def voter_keys(self) -> dict[bytes, bytes]:
         return {i: m.signing for i, m in self.members.items() if m.voter}
+
+    def set_aside(self, who: bytes, round_: int) -> None:
+        """A member was found out in an attempt at this round."""
+        member = self.members.get(who)
+        if member is not None:
+            member.faults += 1
+            member.fault_round = round_
+
+    def left_out(self, round_: int, least: int) -> set[bytes]:
+        """Members that take no part in further attempts at this round: those found out in one of them, and those found
+        out LEDGER_FAULTS_MAX times, for as long as they are members.  Nobody, if fewer than ``least`` would be left."""
+        found = {
+            i
+            for i, m in self.members.items()
+            if m.faults >= LEDGER_FAULTS_MAX or (m.faults and m.fault_round == round_)
+        }
+        return found if len(self.members) - len(found) >= least else set()
 
     def found(self, genesis: Genesis, founder: bytes) -> None:
         """Take in the first members; ``founder`` signed the genesis.  raises  PeerError  ``ledger.member``"""

@@ -153,6 +153,8 @@ def check_plan(plan: RoundPlan, policy: Policy, registry: Registry) -> None:
         reason = "participants are not sorted by id, each once"
     elif any(i not in registry.members for i in ids):
         reason = "a participant is no member"
+    elif registry.left_out(plan.round, policy.peers_min) & set(ids):
+        reason = "a participant is set aside: it was found out in a round"
     elif n < policy.peers_min:
         reason = f"{n} participants, the genesis asks for {policy.peers_min}"
     elif any(max(s.owner, s.backup) >= n or s.owner == s.backup for s in plan.shards):

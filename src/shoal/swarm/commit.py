@@ -50,8 +50,7 @@ def gather(state: State) -> None:
         roots = shard_roots(attempt)
         agreed = compare.check(state)
     except PeerError as error:
-        state.failure, state.hopeless = str(error), True
-        state.propose("differ", Complaint(state.slot, state.failure))
+        _fail(state, str(error))
         return
     merged = []
     for shard, root in enumerate(roots):
@@ -73,13 +72,21 @@ def gather(state: State) -> None:
         vouching.stand_in(state, roots)
         passed = vouching.passes(state, roots)
         if passed is False:
-            state.failure = "the sums are not what the survivors vouch for: this node does not vote for them"
-            state.hopeless = True
-            state.propose("wrong sum", Complaint(state.slot, state.failure))
+            _fail(state, "the sums are not what the survivors vouch for: this node does not vote for them")
         if not passed:
             return
         failpoint.reach("check.pass")
     state.model = state.compute(DECODE, partial(_decode, state, merged)) or b""
+
+
+def _fail(state: State, reason: str) -> None:
+    """Nobody can use these sums.  Under masks it can be found out who lied; in the clear the attempt is over."""
+    state.failure = reason
+    if state.view.attempt.secure:
+        state.suspected = state.lapses
+    else:
+        state.hopeless = True
+    state.propose("wrong sum", Complaint(state.slot, reason))
 
 
 def _decode(state: State, merged: list[Bytes]) -> bytes:

@@ -69,6 +69,7 @@ class State:
     dealt     its commitments, once dealt;  sealed  its shares, by holder
     waiting   sealed shares whose dealer is not in the ledger yet;  holders  position -> whose shares it says it has
     asked     who asked for a vote, for which survivors
+    made      merged shards that this node worked out itself;  sums  those, and the ones that it fetched
     streams   what masks the own upload;  removal  what unmasks the sums; made once, each costs a key agreement per edge
     early     openings that came before the survivor certificate
     nonces, check_sums   as told in the ledger: position -> nonce, (author, subject, part) -> values
@@ -78,6 +79,7 @@ class State:
     inbox     where what this node says to itself goes
     sits_out  why this node's own update cannot enter; it does its other duties all the same
     failure   why this node cannot go on at all, for the operator; "" if it can
+    suspected  lapses when the sums were found wrong, and an audit began (blame.py); -1 while nobody lied
     hopeless  nor can any other: the failure follows from what the ledger names
     model     digest of the model that this node computed; b"" before
     """
@@ -93,9 +95,11 @@ class State:
     sits_out: str = ""
     failure: str = ""
     hopeless: bool = False
+    suspected: int = -1
     model: bytes = b""
     own: Parcel | None = None
     sums: dict[int, Parcel] = field(default_factory=dict)
+    made: dict[int, Parcel] = field(default_factory=dict)
     fetches: dict[tuple[int, int, int], Fetch] = field(default_factory=dict)
     offers: dict[tuple[int, int], bytes] = field(default_factory=dict)
     votes: dict[bytes, dict[bytes, Vote]] = field(default_factory=dict)

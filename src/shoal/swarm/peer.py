@@ -351,9 +351,17 @@ class Peer:
             self._prepared.clear()
         elif isinstance(body, Evaluation):
             self.scores.add(author, body)
+        elif isinstance(body, Complaint) and body.blamed is not None:
+            level = "fault" if self._is_at(body.slot, body.blamed) else "warning"
+            told = f"{author.hex()[:16]} complains in slot {body.slot}: {shown(body.text)}"
+            self._note(level, told, "round.blamed", body.slot)
         elif isinstance(body, Abort):
             self._note("warning", f"round given up in slot {body.slot}: {shown(body.reason)}", ABORTED, body.slot)
             self._give_up(body)
+
+    def _is_at(self, slot: int, position: int) -> bool:
+        round_ = self.rounds.get(slot)
+        return round_ is not None and round_.state.position == position
 
     def _give_up(self, body: Abort) -> None:
         """An attempt ended without a model.
@@ -582,17 +590,18 @@ class Peer:
                 )
                 self.replica.hand_over()
             return
+        able = ledger.registry.members.keys() - ledger.registry.left_out(ledger.round + 1, ledger.policy.peers_min)
         fresh = {
             member: said.samples
             for member, (said, at) in self._prepared.items()
             if said.base == ledger.model
-            and member in ledger.registry.members
+            and member in able
             and (not ledger.policy.secure or has_keys(ledger, member, ledger.slot_next))
             and self._now - at <= 3 * self._patience.retry
         }
         enough = len(fresh) >= ledger.policy.peers_min and (self.me.id in fresh or not ledger.policy.federated)
         waited = self._now - self._news >= self._patience.muster
-        if not enough or (len(fresh) < len(ledger.registry.members) and not waited):
+        if not enough or (len(fresh) < len(able) and not waited):
             return
         if not self._due(("plan", ledger.slot_next)):
             return

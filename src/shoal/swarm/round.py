@@ -28,7 +28,7 @@ from typing import Any, Final
 from shoal.errors import PeerError, ShoalError
 from shoal.ledger.attempt import Attempt
 from shoal.ledger.body import Abort, Body, Check, Nonce
-from shoal.swarm import commit, compare, secrecy, survive, upload, vouching
+from shoal.swarm import blame, commit, compare, secrecy, survive, upload, vouching
 from shoal.swarm.actions import Action
 from shoal.swarm.core import State, View
 from shoal.swarm.messages import (
@@ -73,8 +73,9 @@ def _give_up(state: State) -> None:
         return
     phase = phase_of(state.view.attempt, state.view.certified).name
     reason = vouching.lacking(state) or f"no progress in phase {phase} for {state.still} ticks"
-    if state.hopeless:
-        reason = state.failure
+    found_out = blame.found_out(state)
+    if state.hopeless or found_out:
+        reason = found_out or state.failure
     elif state.still < state.patience.give_up:
         return
     state.propose("abort", Abort(state.slot, state.view.attempt.survivors is not None, reason[:_REASON_CHARS_MAX]))
@@ -110,6 +111,8 @@ PHASES: Final[dict[Phase, tuple[Duty, ...]]] = {
     ),
     Phase.LINGER: (commit.gather,),
 }  # fmt: skip
+#: once the sums are found wrong
+AUDIT: Final[tuple[Duty, ...]] = (blame.audit, _give_up)
 HANDLERS: Final[dict[type, Callable[[State, bytes, Any], None]]] = {
     Offer: _on_offer,
     Want: _on_want,
@@ -202,7 +205,10 @@ class Round:
         if facts != self._facts:
             self._facts = facts
             state.progress()
-        for duty in (_give_up,) if state.failure else PHASES[self.phase]:
+        duties = PHASES[self.phase]
+        if state.failure:
+            duties = AUDIT if state.suspected >= 0 else (_give_up,)
+        for duty in duties:
             duty(state)
         state.ask()
 
@@ -224,6 +230,6 @@ def _count(view: View) -> tuple[int, ...]:
         len(attempt.opened_seeds) + len(attempt.opened_keys),
         sum(len(told) for shards in attempt.grams.values() for told in shards.values()),
         sum(map(len, attempt.shards.values())),
-        len(attempt.nonces) + len(attempt.checks),
+        len(attempt.nonces) + len(attempt.checks) + sum(map(len, attempt.blamed.values())),
         len(view.certified),
     )

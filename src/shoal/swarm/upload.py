@@ -129,12 +129,17 @@ def whole_parts(state: State, shard: int) -> dict[int, Bytes] | None:
 
 
 def reduce(state: State) -> None:
-    """Merge the survivors' uploads of a shard, name the sum in the ledger, keep it for whoever wants it."""
+    """Merge the survivors' uploads of a shard, name the sum in the ledger, keep it for whoever wants it.
+
+    Nobody names what it has only fetched: where that is wrong it would be blamed for it, too.
+    """
     attempt, me = state.view.attempt, state.position
     for shard in duties(state):
         if me in attempt.shards.get(shard, {}):
             continue
-        if shard not in state.sums:
+        if shard not in state.made:
+            if shard in state.sums and not state.coder.witnessed:
+                continue  # fetched from who made it: nothing has died with its owner
             whole = whole_parts(state, shard)
             if whole is None:
                 continue
@@ -142,16 +147,21 @@ def reduce(state: State) -> None:
                 if state.privacy is None or state.privacy.step != Step.OPEN or any(state.privacy.wanted()):
                     continue
                 state.removal = state.privacy.removal()
-            found = state.compute(f"reduce {shard}", partial(_sum, state, shard, whole, state.removal))
+            found = state.compute(f"reduce {shard}", partial(summed, state, shard, whole, state.removal))
             if found is None:
                 continue
-            state.sums[shard] = found
+            state.made[shard] = found
+            state.sums.setdefault(shard, found)
             failpoint.reach("sum.propose")
             state.tell_all(Offer(state.slot, MERGED, shard, found.hashes))
-        state.propose(("shard", shard), Shard(state.slot, shard, state.sums[shard].root, len(attempt.survivors or ())))
+        state.propose(("shard", shard), Shard(state.slot, shard, state.made[shard].root, len(attempt.survivors or ())))
 
 
-def _sum(state: State, shard: int, parts: Mapping[int, Bytes], streams: Streams | None) -> Parcel:
+def summed(state: State, shard: int, parts: Mapping[int, Bytes], streams: Streams | None) -> Parcel:
+    """The sum of a shard's uploads, by position, with the masks taken off.
+
+    raises  PeerError  ``shard.size``, and what the coder raises
+    """
     merged = state.coder.reduce(shard, parts, streams)
     if merged.size != state.coder.sizes[shard]:
         raise PeerError("shard.size", f"shard {shard} has {merged.size} bytes; expected {state.coder.sizes[shard]}")

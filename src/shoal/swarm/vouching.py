@@ -70,14 +70,14 @@ def vouch(state: State, roots: list[bytes]) -> None:
         state.propose(("check", beta), Check(state.slot, me, 0, nonces, told))
 
 
-def _coder(state: State) -> RingCoder:
+def ring_coder(state: State) -> RingCoder:
     assert isinstance(state.coder, RingCoder)
     return state.coder
 
 
 def _vouched(state: State, beta: bytes, count: int) -> bytes:
     assert state.privacy is not None and state.own is not None
-    return _coder(state).vouched(state.own.data, state.privacy.vouching(), beta, count)
+    return ring_coder(state).vouched(state.own.data, state.privacy.vouching(), beta, count)
 
 
 def silent(state: State) -> dict[int, int]:
@@ -119,16 +119,16 @@ def _stand_in(state: State, subject: int, shard: int, beta: bytes, count: int) -
     data = upload.part(state, shard, subject)
     if data is None or vouched_alike(state, subject, shard) is not None:
         return
-    run = partial(_vouched_shard, state, subject, shard, data, beta, count)
+    run = partial(vouched_shard, state, subject, shard, data, beta, count)
     told = state.compute(f"vouch {beta.hex()[:8]} {subject} {shard}", run)
     if told is not None:
         nonces = bitmap(state.view.attempt.nonces, state.view.attempt.size)
         state.propose(("check", beta, subject, shard), Check(state.slot, subject, shard + 1, nonces, told))
 
 
-def _vouched_shard(state: State, subject: int, shard: int, data: Bytes, beta: bytes, count: int) -> bytes:
+def vouched_shard(state: State, subject: int, shard: int, data: Bytes, beta: bytes, count: int) -> bytes:
     assert state.privacy is not None
-    return _coder(state).vouched_shard(shard, data, state.privacy.vouching(state.peer(subject)), beta, count)
+    return ring_coder(state).vouched_shard(shard, data, state.privacy.vouching(state.peer(subject)), beta, count)
 
 
 def vouched_alike(state: State, subject: int, shard: int) -> bytes | None:
@@ -147,7 +147,7 @@ def vouched_for(state: State, subject: int, count: int) -> bytes | None:
         return own
     parts = [vouched_alike(state, subject, shard) for shard in range(len(state.cuts))]
     told = [part for part in parts if part is not None]
-    return _coder(state).joined(told, count) if len(told) == len(parts) else None
+    return ring_coder(state).joined(told, count) if len(told) == len(parts) else None
 
 
 def passes(state: State, roots: list[bytes]) -> bool | None:
@@ -189,7 +189,7 @@ def lacking(state: State) -> str:
 def _agrees(state: State, told: list[bytes], beta: bytes, count: int) -> bool:
     merged = [state.sums[shard].data for shard in range(len(state.cuts))]
     try:
-        return _coder(state).agrees(told, merged, beta, count)
+        return ring_coder(state).agrees(told, merged, beta, count)
     except PeerError as error:
         state.notes.append(str(error))
         return False
