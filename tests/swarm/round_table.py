@@ -42,11 +42,11 @@ class Member:
         state = State(me, table.view(), coder, diff, self.settle, self.may_sign, privacy, table.patience)
         self.round = Round(state)
 
-    def settle(self, diff: np.ndarray, rms: np.ndarray | None) -> bytes:
+    def settle(self, diff: np.ndarray, _rms: object) -> tuple[bytes, bytes]:
         import hashlib
 
         self.merged = diff
-        return hashlib.sha256(diff.tobytes()).digest()
+        return hashlib.sha256(diff.tobytes()).digest(), bytes(32)
 
     def may_sign(self, slot: int, survivors: bytes) -> bool:
         return self.signed.setdefault(slot, survivors) == survivors

@@ -25,6 +25,7 @@ from shoal.swarm.core import Patience
 from shoal.swarm.keyring import Keyring
 from shoal.swarm.memory import MemoryNetwork, Weather
 from shoal.swarm.peer import Compute, Merged, Notice, Peer, SendBulk, SendControl
+from shoal.swarm.policy import outer_of
 from shoal.swarm.replica import Replica, found
 from shoal.swarm.transport import Bulk, Endpoint, Received
 
@@ -39,7 +40,7 @@ class Site:
         self.table, self.who, self.number = table, who, number
         self.store, self.journal, self.kept = MemoryStore(), MemoryJournal(), b""
         self.arrays = table.base
-        self.rms = None
+        self.carried = None
         self.merged: list[Merged] = []
         self.notices: list[str] = []
         found(self.store, table.genesis)
@@ -50,8 +51,9 @@ class Site:
         table = self.table
         random = Random((table.seed, self.number, len(self.notices)).__repr__())
         replica = Replica(self.who, self.store, random.randrange, Options(election_ticks=10))
-        book = Book(self.arrays)
-        book.rms = self.rms
+        book = Book(self.arrays, outer=outer_of(table.policy))
+        if self.carried is not None:
+            book.carry(self.carried)
         keyring = Keyring(random.randbytes, self._keep, self.kept)
         self.peer = Peer(self.who, replica, book, self.journal, keyring, random.randbytes, PATIENCE)
         self.transport = table.network.transport(self.who.id, table.endpoints[self.who.id])
@@ -88,7 +90,7 @@ class Site:
                         self.peer.computed(out.slot, out.name, error)
                 elif isinstance(out, Merged):
                     self.merged.append(out)
-                    self.arrays, self.rms = self.peer.book.arrays, self.peer.book.rms
+                    self.arrays, self.carried = self.peer.book.arrays, self.peer.book.carried
                 elif isinstance(out, Notice):
                     self.notices.append(f"{out.level}: {out.text}")
 
@@ -101,8 +103,9 @@ class SwarmTable:
         rule: str = "mean",
         seed_: int = 0,
         weather: Weather | None = None,
-        topology: int = 1,
+        **more,
     ) -> None:
+        """``more``: further fields of the policy."""
         self.seed = seed_
         self.network = MemoryNetwork(seed_, weather)
         rng = np.random.default_rng(seed_)
@@ -111,7 +114,7 @@ class SwarmTable:
         cards = tuple(card(who, i) for i, who in enumerate(people))
         self.endpoints = {who.id: Endpoint(c.curve, c.address) for who, c in zip(people, cards, strict=True)}
         book = Book(self.base)
-        policy = Policy(secure, rule, 1, 3 if secure else 2, 1, (), topology)
+        policy = self.policy = Policy(secure, rule, 1, 3 if secure else 2, 1, **more)
         body = Genesis("table", seed("nonce")[:16], policy, book.layout.digest, book.digest, cards)
         payload = make_statement(body, people[0], ZERO_DIGEST, Seen(), 0)
         self.genesis = Entry(1, GENESIS_TERM, GENESIS_PREV, payload)

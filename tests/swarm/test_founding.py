@@ -7,11 +7,12 @@ import pytest
 from shoal.errors import ArgumentError
 from shoal.ledger.body import Policy, Setting
 from shoal.merge.rules import TABLE
-from shoal.swarm.founding import policy_fault, settings_of
+from shoal.swarm.founding import policy_fault
+from shoal.swarm.policy import outer_of, settings_of
 
 
 def policy(rule: str, peers_min: int = 2, secure: bool = False, **given: object) -> Policy:
-    return Policy(secure, rule, 1, peers_min, 1, settings_of(rule, given))
+    return Policy(secure, rule, 1, peers_min, 1, settings_of(rule, "", given))
 
 
 def test_every_rule_can_be_a_swarms() -> None:
@@ -22,11 +23,11 @@ def test_every_rule_can_be_a_swarms() -> None:
 
 
 def test_settings_are_sorted_and_in_their_type() -> None:
-    assert settings_of("ties", {"scaling": "0.5", "density": "0.25"}) == (
+    assert settings_of("ties", "", {"scaling": "0.5", "density": "0.25"}) == (
         Setting("density", 0.25),
         Setting("scaling", 0.5),
     )
-    assert settings_of("multi_krum", {"num_nodes_to_select": "2"}) == (Setting("num_nodes_to_select", 2),)
+    assert settings_of("multi_krum", "", {"num_nodes_to_select": "2"}) == (Setting("num_nodes_to_select", 2),)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_settings_are_sorted_and_in_their_type() -> None:
 )
 def test_settings_that_no_rule_has(rule: str, given: dict[str, object], said: str) -> None:
     with pytest.raises(ArgumentError, match=said):
-        settings_of(rule, given)
+        settings_of(rule, "", given)
 
 
 @pytest.mark.parametrize(
@@ -64,3 +65,16 @@ def test_settings_that_no_rule_has(rule: str, given: dict[str, object], said: st
 def test_policies_that_no_round_could_keep(made: Policy, members: int, said: str) -> None:
     found = policy_fault(made, members)
     assert any(part in found for part in said.split("|")) if said else found == ""
+
+
+def test_an_outer_optimiser_with_its_settings() -> None:
+    settings = settings_of("trimmed-mean", "adam", {"beta": 0.1, "eta": "0.5", "beta_1": 0.8})
+    made = Policy(False, "trimmed-mean", 1, 2, 1, settings, outer="adam")
+    assert policy_fault(made, 3) == ""
+    outer = outer_of(made)
+    assert outer.kind.name == "adam"
+    assert outer.settings == {"eta": 0.5, "beta_1": 0.8, "beta_2": 0.99, "tau": 1e-3}
+    assert outer_of(policy("mean")) is None
+    with pytest.raises(ArgumentError, match="momentum is no parameter of mean or adam"):
+        settings_of("mean", "adam", {"momentum": 0.5})
+    assert "no outer optimiser is called" in policy_fault(Policy(False, "mean", 1, 2, 1, (), outer="sgdd"), 3)

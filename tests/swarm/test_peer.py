@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 from swarm_table import SwarmTable
 
-from shoal.ledger.body import RoundPlan
+from shoal.errors import InputError
+from shoal.ledger.body import RoundPlan, Setting
+from shoal.merge.library import merge
+from shoal.swarm.book import Book
 from shoal.swarm.memory import Weather
+from shoal.swarm.policy import outer_of
 
 
 def same(t: SwarmTable) -> None:
@@ -84,6 +88,70 @@ def test_a_federation_has_one_owner_and_one_voter(secure: bool) -> None:
     t.submit(t.sites[1:3])
     t.step(200)
     assert t.sites[1].peer.ledger.round == 3 and t.sites[1].peer.ledger.attempt is None, "not without the coordinator"
+
+
+def followed(t: SwarmTable, base: dict[str, np.ndarray], diffs: list[np.ndarray], state: dict) -> dict[str, np.ndarray]:
+    """What the swarm's optimiser makes of the mean of these diffs, on one machine."""
+    weights = [100.0 + n for n in range(len(diffs))]
+    mean = merge(diffs, weights=weights)
+    book = Book(base)
+    merged = {}
+    for tensor, start, stop in zip(book.layout.tensors, book.layout.starts, book.layout.starts[1:], strict=False):
+        old = base[tensor.key]
+        merged[tensor.key] = old + mean[start:stop].reshape(old.shape)
+    outer = outer_of(t.policy)
+    return merge([merged], base=base, outer=outer.kind.name, outer_state=state, **outer.settings)
+
+
+@pytest.mark.parametrize("outer", ["momentum", "adam", "yogi"])
+def test_an_outer_optimiser_steps_alike_at_all_and_keeps_its_memory(outer: str) -> None:
+    """Over a restart of everybody, a member that was away, and a new copy of the base."""
+    t = SwarmTable(4, False, outer=outer, settings=(Setting("eta", 0.5),))
+    now, state = t.base, {}
+    for round_ in range(1, 6):
+        if round_ == 3:
+            t.sites[3].crash()
+        alive = [s for s in t.sites if s.alive]
+        local = t.submit(alive)
+        diffs = [Book(now).diff(local[n]) for n in sorted(local)]
+        t.until(lambda r=round_, a=alive: all(s.peer.ledger.round == r and s.peer.current for s in a))
+        now = followed(t, now, diffs, state)
+        for site in alive:
+            assert all(np.array_equal(site.peer.book.arrays[key], now[key]) for key in now)
+        if round_ == 2:
+            for site in t.sites:
+                site.crash()
+            for site in t.sites:
+                site.start()
+        if round_ == 4:
+            t.sites[3].arrays, t.sites[3].carried = t.base, None
+            t.sites[3].start()
+            t.until(lambda: t.sites[3].peer.current)
+    same(t)
+
+
+def test_a_false_memory_of_the_optimiser_is_not_taken() -> None:
+    t = SwarmTable(3, False, outer="adam")
+    t.sites[2].crash()
+    t.submit(t.sites[:2])
+    t.until(lambda: all(s.peer.ledger.round == 1 and s.peer.current for s in t.sites[:2]))
+    book, ledger = Book(t.base, outer=outer_of(t.policy)), t.sites[0].peer.ledger
+    state = t.sites[0].peer.book.state()
+    for place in (-1, len(state) - book._form.nbytes + 8 * 5):
+        wrong = state.copy()
+        wrong[place] ^= 1
+        with pytest.raises(InputError, match=r"not what was certified|no root mean squares"):
+            book.restore(wrong, ledger.model, ledger.carried)
+    book.restore(state, ledger.model, ledger.carried)
+    assert book.holds(ledger.model, ledger.carried)
+
+
+def test_an_optimiser_after_masked_sums() -> None:
+    t = SwarmTable(4, True, outer="momentum")
+    for round_ in (1, 2, 3):
+        t.submit()
+        t.until(lambda r=round_: all(s.peer.ledger.round == r and s.peer.current for s in t.sites))
+        same(t)
 
 
 @pytest.mark.parametrize("rule", ["krum", "geometric-median", "ties"])

@@ -11,8 +11,10 @@ from test_node import RealSwarm
 
 from shoal import failpoint
 from shoal.errors import MachineError
+from shoal.merge.outer import find_outer
 from shoal.model.model import Model, load, save
-from shoal.swarm.shelf import MODEL_FILE, NEXT_FILE, NEXT_STATISTICS_FILE, STATISTICS_FILE, Shelf
+from shoal.swarm.carried import Carried, CarriedForm
+from shoal.swarm.shelf import CARRIED_FILE, MODEL_FILE, NEXT_CARRIED_FILE, NEXT_FILE, Shelf
 
 RMS = np.array([0.25, 0.5])
 
@@ -37,10 +39,10 @@ def test_the_first_start_copies_the_base(base: Path, tmp_path: Path) -> None:
 
 def test_a_model_that_was_voted_for_is_there_after_a_restart(base: Path, tmp_path: Path) -> None:
     book = Shelf(tmp_path, base).open_book()
-    digest = book.settle(np.full(300, 0.5, np.float32), RMS)
+    digest, beside = book.settle(np.full(300, 0.5, np.float32), RMS)
     again = Shelf(tmp_path, base).open_book()
     assert again.digest == book.digest
-    assert again.adopt(digest) and np.array_equal(again.rms, RMS)
+    assert again.adopt(digest, beside) and np.array_equal(again.rms, RMS)
     assert np.array_equal(again.arrays["w"], arrays(0)["w"] + np.float32(0.5))
 
 
@@ -48,12 +50,12 @@ def test_a_certified_model_takes_the_place_of_the_last(base: Path, tmp_path: Pat
     shelf = Shelf(tmp_path, base)
     book = shelf.open_book()
     for _ in range(3):
-        digest = book.settle(np.full(300, 0.5, np.float32), RMS)
-        assert book.adopt(digest)
-        shelf.keep(digest, book.arrays, book.rms)
+        digest, beside = book.settle(np.full(300, 0.5, np.float32), RMS)
+        assert book.adopt(digest, beside)
+        shelf.keep(digest, book.arrays, book.carried)
         again = Shelf(tmp_path, base).open_book()
         assert again.digest == digest and np.array_equal(again.rms, RMS)
-        assert not (tmp_path / NEXT_FILE).exists() and not (tmp_path / NEXT_STATISTICS_FILE).exists()
+        assert not (tmp_path / NEXT_FILE).exists() and not (tmp_path / NEXT_CARRIED_FILE).exists()
 
 
 def test_a_model_from_a_peer_is_kept_too(base: Path, tmp_path: Path) -> None:
@@ -61,7 +63,7 @@ def test_a_model_from_a_peer_is_kept_too(base: Path, tmp_path: Path) -> None:
     book = shelf.open_book()
     book.settle(np.full(300, 0.5, np.float32), RMS)  # another one was certified
     digest = Model.from_tensors(arrays(2)).digest()
-    shelf.keep(digest, arrays(2), RMS * 2)
+    shelf.keep(digest, arrays(2), CarriedForm(book.layout).pack(Carried(RMS * 2)))
     again = Shelf(tmp_path, base).open_book()
     assert again.digest == digest and np.array_equal(again.rms, RMS * 2)
 
@@ -77,10 +79,10 @@ def test_models_with_a_data_file(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "data", tmp_path / "base.onnx")
     book = shelf.open_book()
     for _ in range(2):
-        digest = book.settle(np.full(300, 0.25, np.float32), None)
-        assert Shelf(tmp_path / "data", tmp_path / "base.onnx").open_book().adopt(digest)
-        assert book.adopt(digest)
-        shelf.keep(digest, book.arrays, None)
+        digest, beside = book.settle(np.full(300, 0.25, np.float32), None)
+        assert Shelf(tmp_path / "data", tmp_path / "base.onnx").open_book().adopt(digest, beside)
+        assert book.adopt(digest, beside)
+        shelf.keep(digest, book.arrays, book.carried)
         with load(tmp_path / "data" / MODEL_FILE) as kept:
             assert kept.digest() == digest
 
@@ -92,7 +94,24 @@ def test_what_is_half_is_not_used(base: Path, tmp_path: Path, damage: bytes | No
     (tmp_path / NEXT_FILE).write_bytes(whole[: len(whole) // 2] if damage is None else damage)
     book = Shelf(tmp_path, base).open_book()
     assert book.digest == Model.from_tensors(arrays(0)).digest()
-    assert not book.adopt(Model.from_tensors({**arrays(0), "w": arrays(0)["w"] + np.float32(0.5)}).digest())
+    digest = Model.from_tensors({**arrays(0), "w": arrays(0)["w"] + np.float32(0.5)}).digest()
+    assert not book.adopt(digest, CarriedForm(book.layout).digest(Carried(RMS)))
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "gone"])
+def test_a_damaged_memory_is_not_used(base: Path, tmp_path: Path, damage: str) -> None:
+    """The model is there, but not what belongs to it: the node fetches both from a peer."""
+    shelf, adam = Shelf(tmp_path, base), find_outer("adam", {})
+    book = shelf.open_book(adam)
+    digest, beside = book.settle(np.full(300, 0.5, np.float32), RMS)
+    assert book.adopt(digest, beside)
+    shelf.keep(digest, book.arrays, book.carried)
+    assert Shelf(tmp_path, base).open_book(adam).holds(digest, beside)
+    file = tmp_path / CARRIED_FILE
+    whole = file.read_bytes()
+    file.write_bytes({"cut": whole[:-1], "bit": whole[:-9] + b"x" + whole[-8:], "gone": b""}[damage])
+    book = Shelf(tmp_path, base).open_book(adam)
+    assert book.digest == digest and not book.holds(digest, beside)
 
 
 @pytest.mark.parametrize("nth", [1, 2])
@@ -101,17 +120,17 @@ def test_a_fall_between_two_names(base: Path, tmp_path: Path, point: str, nth: i
     """Wherever it stops, the certified model can be had, and with it its statistics."""
     shelf = Shelf(tmp_path, base)
     book = shelf.open_book()
-    digest = book.settle(np.full(300, 0.5, np.float32), RMS)
-    assert book.adopt(digest)
+    digest, beside = book.settle(np.full(300, 0.5, np.float32), RMS)
+    assert book.adopt(digest, beside)
     failpoint.arm(f"{point}:{nth}:error")
     try:
         with pytest.raises(MachineError, match=point):
-            shelf.keep(digest, book.arrays, book.rms)
+            shelf.keep(digest, book.arrays, book.carried)
     finally:
         failpoint.arm("")
     again = Shelf(tmp_path, base).open_book()
-    assert again.adopt(digest) and np.array_equal(again.rms, RMS)
-    assert (tmp_path / STATISTICS_FILE).exists() == (nth == 2 or point.endswith("after"))
+    assert again.adopt(digest, beside) and np.array_equal(again.rms, RMS)
+    assert (tmp_path / CARRIED_FILE).exists() == (nth == 2 or point.endswith("after"))
 
 
 def test_a_certified_model_outlives_the_fall_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

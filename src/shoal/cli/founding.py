@@ -53,8 +53,12 @@ def init(
         bool, typer.Option("--secure/--plain", help="Sums under masks: nobody sees an update. Or in the clear.")
     ] = True,
     rule: Annotated[str, typer.Option("--rule", help="How updates are merged; under masks: mean.")] = "mean",
+    outer: Annotated[
+        str, typer.Option("--outer", help="Step by what the rule gives: sgd, momentum, nesterov, adam, yogi, adagrad.")
+    ] = "",
     param: Annotated[
-        list[str] | None, typer.Option("--param", "-p", help="A parameter of the rule: NAME=VALUE; repeatable.")
+        list[str] | None,
+        typer.Option("--param", "-p", help="A parameter of rule or optimiser: NAME=VALUE; repeatable."),
     ] = None,
     peers_min: Annotated[
         int | None, typer.Option("--peers-min", min=2, max=255, help="Members that a round needs. Default 3, plain 2.")
@@ -78,9 +82,12 @@ def init(
     """
     import msgspec
 
+    from shoal.cli.merge import parse_parameters
     from shoal.config import read_site
     from shoal.ledger.body import Genesis
+    from shoal.merge.outer import find_outer
     from shoal.swarm.founding import found_swarm
+    from shoal.swarm.policy import settings_of
 
     if not 1 <= len(swarm) <= 64 or not swarm.isprintable():
         raise typer.BadParameter(f"the name of a swarm has 1 to 64 printable characters, found {shown(swarm)!r}")
@@ -88,8 +95,13 @@ def init(
     (identity, _), mine = _own(site)
     others = [_card(path) for path in cards]
     everybody = [mine, *(card for card in others if card != mine)]
-    policy = _policy(secure, rule, param or [], peers_min, profile, admission)
-    policy = msgspec.structs.replace(policy, topology=1 if topology is Topology.swarm else 2)
+    policy = _policy(secure, rule, peers_min, profile, admission)
+    policy = msgspec.structs.replace(
+        policy,
+        settings=settings_of(rule, outer, parse_parameters(param or [])),
+        topology=1 if topology is Topology.swarm else 2,
+        outer=find_outer(outer, {}).kind.name if outer else "",
+    )
     layout, base, about = _model(model, site.exclude)
     first = tuple(card.card for card in everybody)
     body = Genesis(swarm, secrets.token_bytes(16), policy, layout, base, first)
@@ -184,20 +196,15 @@ def _card(path: Path) -> SignedCard:
     return read_card(put.read(path, CARD_BYTES_MAX, "a site's card"), shown(str(path)))
 
 
-def _policy(
-    secure: bool, rule: str, param: list[str], peers_min: int | None, profile: Profile, admission: Admission
-) -> Policy:
-    from shoal.cli.merge import parse_parameters
+def _policy(secure: bool, rule: str, peers_min: int | None, profile: Profile, admission: Admission) -> Policy:
     from shoal.ledger.body import Policy
     from shoal.merge.rules import find
-    from shoal.swarm.founding import settings_of
     from shoal.thresholds import PROFILES
 
     name = find(rule).name
     number = next(n for n, known in PROFILES.items() if known == profile.value)
     least = (3 if secure else 2) if peers_min is None else peers_min
-    settings = settings_of(name, parse_parameters(param))
-    return Policy(secure, name, number, least, 1 if admission is Admission.any else 2, settings)
+    return Policy(secure, name, number, least, 1 if admission is Admission.any else 2)
 
 
 def _model(path: Path, exclude: Sequence[str]) -> tuple[bytes, bytes, str]:

@@ -277,7 +277,7 @@ def _model_certificate(attempt: Attempt, speaker: Speaker, body: ModelCertificat
     _after_survivors(attempt)
     if len(attempt.shards) < len(attempt.plan.shards):
         raise _refuse("order", f"{len(attempt.shards)} of {len(attempt.plan.shards)} shards have a sum")
-    statement = model_statement(attempt.rid, body.root, body.model)
+    statement = model_statement(attempt.rid, body.root, body.model, body.carried)
     check_certificate(body.votes, _keys(attempt, speaker), attempt.plan.thresholds.q, statement, speaker.check)
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from shoal.ledger.digest import ZERO_DIGEST
 from shoal.limits import (
     GRAM_BYTES_MAX,
     LEDGER_ADDRESS_CHARS_MAX,
@@ -71,11 +72,11 @@ class Policy(Body, frozen=True):
     """What the first members agree on, for good.
 
     secure     shards are masked sums; then ``rule`` is "mean"
-    rule       merge rule of every round
+    rule       merge rule of every round;  outer  optimiser that steps by what it gives, or ""
     profile    1 default, 2 light, 3 crash (thresholds.PROFILES)
     peers_min  participants that a plan has at least
     admission  who lets members in and out: 1 any voter, 2 a majority of the voters
-    settings   parameters of the rule that are not its defaults, sorted by name
+    settings   parameters of rule and optimiser that are not their defaults, sorted by name
     topology   1 swarm: first members are voters and shards go round; 2 federated: whoever signed the genesis is the
                *coordinator*, the one voter, who owns all shards
     """
@@ -87,6 +88,7 @@ class Policy(Body, frozen=True):
     admission: Annotated[int, Meta(ge=1, le=2)]
     settings: Annotated[tuple[Setting, ...], Meta(max_length=LEDGER_SETTINGS_MAX)] = ()
     topology: Annotated[int, Meta(ge=1, le=2)] = 1
+    outer: Annotated[str, Meta(max_length=LEDGER_NAME_CHARS_MAX)] = ""
 
     @property
     def federated(self) -> bool:
@@ -307,15 +309,17 @@ class Check(OfSlot, frozen=True):
 
 
 class ModelCertificate(OfSlot, frozen=True):
-    """The round's end.  Votes over H("model", rid, root, model).
+    """The round's end.  Votes over H("model", rid, root, model, carried).
 
     root   Merkle root over all shards' sums
     model  digest of the merged model, as `shoal inspect` shows it: the base of the next round
+    carried  digest of what the next round needs beside it, zeros if there is nothing (docs/FORMAT.md)
     """
 
     root: Digest
     model: Digest
     votes: Votes
+    carried: Digest = ZERO_DIGEST
 
 
 class Abort(OfSlot, frozen=True):

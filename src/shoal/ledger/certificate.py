@@ -17,7 +17,7 @@ from itertools import pairwise
 
 from shoal.errors import PeerError
 from shoal.ledger.body import Vote
-from shoal.ledger.digest import digest, le64
+from shoal.ledger.digest import ZERO_DIGEST, digest, le64
 from shoal.ledger.identity import Identity, signature_holds
 
 #: (public key, signature, message, what it is): returns if the signature holds, or raises PeerError; may decide later
@@ -44,9 +44,9 @@ def survivors_statement(rid: bytes, survivors: bytes) -> bytes:
     return digest("survivors", rid, survivors)
 
 
-def model_statement(rid: bytes, root: bytes, model: bytes) -> bytes:
+def model_statement(rid: bytes, root: bytes, model: bytes, carried: bytes = ZERO_DIGEST) -> bytes:
     """What a vote for a round's model signs."""
-    return digest("model", rid, root, model)
+    return digest("model", rid, root, model, carried)
 
 
 def admission_statement(genesis: bytes, type_tag: int, changes: int, what: bytes) -> bytes:

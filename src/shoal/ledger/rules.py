@@ -122,7 +122,7 @@ def _of_slot(state: State, said: Said) -> None:
         _must_vote(state, said)
     attempts.RULES[type(body)](attempt, Speaker(position, state.registry, said.check), body)
     if isinstance(body, ModelCertificate):
-        state.round, state.model = attempt.plan.round, body.model
+        state.round, state.model, state.carried = attempt.plan.round, body.model, body.carried
         state.models[state.round] = body.model
         state.models.pop(state.round - LEDGER_MODELS_KEPT, None)
         state.attempt, state.attempt_next = None, 0

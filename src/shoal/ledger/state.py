@@ -23,6 +23,7 @@ class State(msgspec.Struct):
     sealed         int    index of the last entry with a seal: everything up to it is vouched for by a leader
     recent         dict   index -> (entry hash, start of the payload's digest), the last LEDGER_SEEN_WINDOW entries
     round, model   int, bytes  last certified round (0: none) and the digest of its model
+    carried        bytes  digest of what it hands on beside the model
     models         dict   round -> model digest, the last LEDGER_MODELS_KEPT
     attempt_next   int    attempts that the open round has had
     slot_next      int    first slot that was never used
@@ -47,6 +48,7 @@ class State(msgspec.Struct):
     attempt_next: int = 0
     slot_next: int = 0
     attempt: Attempt | None = None
+    carried: bytes = ZERO_DIGEST
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -1,11 +1,11 @@
 """The model in force at a node: named arrays, the flat vector of what is learned, and what merges make of it.
 
 Every member makes the new model itself, from the same base and the same merged diff: base + diff in float32 (or in the
-tensor's own wider type), rounded once to the tensor's type.  So all have the same bits, and the digest that a quorum
-signs is the one that `shoal inspect` shows.
+tensor's own wider type), rounded once to the tensor's type; where the swarm has an outer optimiser, its step from the
+base towards that.  So all have the same bits, and the digest that a quorum signs is the one that `shoal inspect` shows.
 
 A *state* is what a member that missed a round fetches: the bytes of all tensors of the layout, in its order, and behind
-them the last round's statistics, 8 bytes for each block (NaN where there are none).
+them what the next round needs beside them (carried.py).
 """
 
 from __future__ import annotations
@@ -16,15 +16,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shoal.diff.grid import Grid
 from shoal.errors import ArgumentError, InputError, shown
 from shoal.kernels.reference_coding import Float64s
+from shoal.ledger.digest import ZERO_DIGEST
+from shoal.merge.outer import Outer
 from shoal.model.layout import Layout, Placed
 from shoal.model.model import Model
+from shoal.swarm.carried import Carried, CarriedForm
 from shoal.swarm.coder import Float32s
 from shoal.swarm.parcel import Bytes
 
 Array = npt.NDArray[Any]
+
+#: digest, arrays, and what is carried beside them, as bytes
+Keep = Callable[[bytes, Mapping[str, Array], Bytes], None]
 
 
 class Book:
@@ -33,19 +38,39 @@ class Book:
     arrays  name -> array; not written to, each new model has new ones
     layout  which of them are merged
     digest  32 bytes, docs/FORMAT.md, "Digests"
-    rms     statistics of the last secure round, float64[blocks of the grid]; None before
-    keep    called with digest, arrays and statistics of each new model before it can be voted for: a model that a
-            quorum has certified must not be lost, even where all fall out at once
+    keep    called with each new model before it can be voted for: a model that a quorum has certified must not be
+            lost, even where all fall out at once
+    outer   the swarm's optimiser; None: the merged model is the new one
     """
 
-    def __init__(self, arrays: Mapping[str, Array], layout: Layout | None = None) -> None:
+    def __init__(self, arrays: Mapping[str, Array], layout: Layout | None = None, outer: Outer | None = None) -> None:
         self.arrays = dict(arrays)
         self.layout = layout or Layout.of_arrays(self.arrays)
         self.digest = Model.from_tensors(self.arrays).digest()
-        self.rms: Float64s | None = None
-        self.keep: Callable[[bytes, Mapping[str, Array], Float64s | None], None] = lambda _digest, _arrays, _rms: None
-        self._blocks = Grid.of(self.layout.elements).blocks
-        self._next: dict[bytes, tuple[dict[str, Array], Float64s | None]] = {}
+        self.keep: Keep = lambda _digest, _arrays, _carried: None
+        self._form = CarriedForm(self.layout, None if outer is None or outer.identity else outer)
+        self._carried = Carried()
+        self._carried_digest = ZERO_DIGEST
+        self._next: dict[bytes, tuple[dict[str, Array], Carried, bytes]] = {}
+
+    @property
+    def rms(self) -> Float64s | None:
+        """Statistics of the last round, float64[blocks of the grid]; None where it was in the clear."""
+        return self._carried.rms
+
+    @property
+    def carried(self) -> Bytes:
+        """What the next round needs beside the arrays."""
+        return self._form.pack(self._carried)
+
+    def carry(self, data: Bytes) -> None:
+        """Take what an earlier life carried beside these arrays.  raises  InputError  ``model.state``"""
+        self._carried = self._form.unpack(data)
+        self._carried_digest = self._form.digest(self._carried)
+
+    def holds(self, digest: bytes, carried: bytes) -> bool:
+        """Whether this is the model of that digest, with what belongs to it."""
+        return (self.digest, self._carried_digest) == (digest, carried)
 
     def diff(self, local: Mapping[str, Array]) -> Float32s:
         """local - base, float32[layout.elements].
@@ -66,10 +91,12 @@ class Book:
             found[start:stop] = (theirs.astype(wide, copy=False) - ours.astype(wide, copy=False)).reshape(-1)
         return found
 
-    def settle(self, diff: Float32s, rms: Float64s | None = None) -> bytes:
-        """Make base + diff, with the round's statistics; its digest.  It waits under this digest until it is adopted.
+    def settle(self, diff: Float32s, rms: Float64s | None = None) -> tuple[bytes, bytes]:
+        """Make the new model of a merged diff and the round's statistics; its digest, and that of what it carries.
 
-        raises  MachineError  it cannot be kept
+        It waits under these until it is adopted.
+
+        raises  MachineError  it cannot be kept;  InputError  the optimiser's step leaves the tensors' types
         """
         made = dict(self.arrays)
         for tensor, start, stop in self._places():
@@ -78,40 +105,44 @@ class Book:
             with np.errstate(over="ignore"):
                 new = old.astype(wide, copy=False) + diff[start:stop].reshape(old.shape).astype(wide, copy=False)
                 made[tensor.key] = new.astype(old.dtype, copy=False)
-        digest = Model.from_tensors(made).digest()
-        self.keep(digest, made, rms)
-        self._next[digest] = (made, rms)
+        carried = self._form.step(self.arrays, made, self._carried, rms)
+        digest, beside = Model.from_tensors(made).digest(), self._form.digest(carried)
+        self.keep(digest, made, self._form.pack(carried))
+        self._next[digest] = (made, carried, beside)
+        return digest, beside
+
+    def wait(self, arrays: Mapping[str, Array], carried: Bytes) -> bytes:
+        """What an earlier life of this node has made may still be certified; its digest.
+
+        raises  InputError  ``model.state``
+        """
+        digest, beside = Model.from_tensors(arrays).digest(), self._form.unpack(carried)
+        self._next[digest] = (dict(arrays), beside, self._form.digest(beside))
         return digest
 
-    def wait(self, arrays: Mapping[str, Array], rms: Float64s | None) -> bytes:
-        """What an earlier life of this node has made may still be certified; its digest."""
-        digest = Model.from_tensors(arrays).digest()
-        self._next[digest] = (dict(arrays), rms)
-        return digest
-
-    def adopt(self, digest: bytes) -> bool:
-        """The model of that digest is certified: it is the base from here on; False if it was never made here."""
-        if digest == self.digest:
+    def adopt(self, digest: bytes, carried: bytes) -> bool:
+        """The model of that digest is certified, with what it carries: it is the base from here on; False if it was
+        never made here."""
+        if self.holds(digest, carried):
             return True
-        made = self._next.pop(digest, None)
-        if made is None:
+        made = self._next.get(digest)
+        if made is None or made[2] != carried:
             return False
-        (self.arrays, self.rms), self.digest = made, digest
+        (self.arrays, self._carried, self._carried_digest), self.digest = made, digest
         self._next.clear()
         return True
 
     def state(self) -> Bytes:
         """See the module."""
-        rms = np.full(self._blocks, np.nan) if self.rms is None else self.rms
         pieces = [np.ascontiguousarray(self.arrays[t.key]).reshape(-1).view(np.uint8) for t, _, _ in self._places()]
-        return np.concatenate([*pieces, rms.view(np.uint8)])
+        return np.concatenate([*pieces, self.carried])
 
     @property
     def state_bytes(self) -> int:
-        return sum(self.arrays[tensor.key].nbytes for tensor in self.layout.tensors) + 8 * self._blocks
+        return sum(self.arrays[tensor.key].nbytes for tensor in self.layout.tensors) + self._form.nbytes
 
-    def restore(self, state: Bytes, digest: bytes) -> None:
-        """Take a state that others sent, if it is the model of that digest.
+    def restore(self, state: Bytes, digest: bytes, carried: bytes) -> None:
+        """Take a state that others sent, if it is the model of that digest, with what belongs to it.
 
         raises  InputError  ``model.state``
         """
@@ -125,11 +156,11 @@ class Book:
         found = Model.from_tensors(made).digest()
         if found != digest:
             raise InputError("model.state", f"a state of model {found.hex()[:16]}; expected {digest.hex()[:16]}")
-        rms = state[at:].copy().view(np.float64)
-        if not (np.isnan(rms).all() or (np.isfinite(rms).all() and (rms >= 0).all())):
-            raise InputError("model.state", "statistics that are no root mean squares")
+        beside = self._form.unpack(state[at:])
+        if self._form.digest(beside) != carried:
+            raise InputError("model.state", f"what came beside model {digest.hex()[:16]} is not what was certified")
         self.arrays, self.digest = made, digest
-        self.rms = None if np.isnan(rms).all() else rms
+        self._carried, self._carried_digest = beside, carried
         self._next.clear()
 
     def _places(self) -> list[tuple[Placed, int, int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from shoal.ledger.state import State
 from shoal.swarm.book import Book
 from shoal.swarm.fetch import Fetch
 from shoal.swarm.messages import MODEL, AnySaid, ChunkHead, Lacks, Offer, Want, encode_head, encode_said
@@ -89,9 +90,10 @@ class CatchUp:
 
     # --- serving ------------------------------------------------------------------------------------------------------
 
-    def serve(self, want: Want, book: Book, round_: int, model: bytes) -> Iterator[bytes | tuple[bytes, memoryview]]:
+    def serve(self, want: Want, book: Book, ledger: State) -> Iterator[bytes | tuple[bytes, memoryview]]:
         """Frames that answer a Want: of the control plane, or (header, chunk)."""
-        if want.subject != round_ or book.digest != model:
+        model = ledger.model
+        if want.subject != ledger.round or not book.holds(model, ledger.carried):
             yield encode_said(Lacks(want.slot, MODEL, want.subject))
             return
         if self._served is None or self._served[0] != model:

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from shoal.errors import ArgumentError, PeerError, shown
+from shoal.errors import ArgumentError, PeerError
 from shoal.kernels.reference_coding import Float64s
 from shoal.kernels.ring import Streams
 from shoal.merge.library import merge
@@ -91,25 +91,6 @@ class Merging:
             return None
         samples = [self.samples[p] for p in positions]
         return [n / sum(samples) for n in samples] if self.rule.weights == "as given" else [float(n) for n in samples]
-
-
-def checked_settings(rule: Rule, given: Mapping[str, object]) -> dict[str, int | float]:
-    """Parameters of a rule, those alone that are given.
-
-    raises  ArgumentError  ``rule.parameter``: one is not the rule's, is out of range, or is a list with a value for
-                           each model: who takes part is not known
-    """
-    known = {parameter.name: parameter for parameter in rule.parameters}
-    found: dict[str, int | float] = {}
-    for name, value in given.items():
-        if name not in known:
-            expected = ", ".join(sorted(known)) or "none"
-            raise ArgumentError("rule.parameter", f"{shown(name)} is no parameter of {rule.name}; expected {expected}")
-        number = known[name].check(value, rule.name)
-        if isinstance(number, tuple):
-            raise ArgumentError("rule.parameter", f"{rule.name}: {name} is a list; expected one value for all members")
-        found[name] = number
-    return found
 
 
 class ExactCoder:

@@ -76,7 +76,7 @@ def gather(state: State) -> None:
         if not passed:
             return
         failpoint.reach("check.pass")
-    state.model = state.compute(DECODE, partial(_decode, state, merged)) or b""
+    state.model, state.carried = state.compute(DECODE, partial(_decode, state, merged)) or (b"", b"")
 
 
 def _fail(state: State, reason: str) -> None:
@@ -89,13 +89,13 @@ def _fail(state: State, reason: str) -> None:
     state.propose("wrong sum", Complaint(state.slot, reason))
 
 
-def _decode(state: State, merged: list[Bytes]) -> bytes:
+def _decode(state: State, merged: list[Bytes]) -> tuple[bytes, bytes]:
     attempt = state.view.attempt
     uploaders = set(attempt.shared or ()) if attempt.secure else set(range(attempt.size))
     diff = state.coder.decode(merged, uploaders, attempt.survivors or set())
-    model = state.settle(diff, state.coder.rms)
+    made = state.settle(diff, state.coder.rms)
     failpoint.reach("vote.settle")
-    return model
+    return made
 
 
 def vote(state: State) -> None:
@@ -105,19 +105,20 @@ def vote(state: State) -> None:
     root = sums_root(shard_roots(state.view.attempt))
     for to in {state.coordinator, state.view.leader} - {b""}:
         if state.view.attempt.position(to) is not None and state.due(("vote", to)):
-            signed = sign(model_statement(state.view.attempt.rid, root, state.model), state.me)
+            statement = model_statement(state.view.attempt.rid, root, state.model, state.carried)
+            signed = sign(statement, state.me)
             failpoint.reach("vote.send")
-            state.send(to, ModelVote(state.slot, root, state.model, signed.signature))
+            state.send(to, ModelVote(state.slot, root, state.model, state.carried, signed.signature))
 
 
 def on_vote(state: State, peer: bytes, said: ModelVote) -> None:
     """Keep a vote that holds."""
     attempt = state.view.attempt
-    statement = model_statement(attempt.rid, said.root, said.model)
+    statement = model_statement(attempt.rid, said.root, said.model, said.carried)
     key = state.view.keys.get(peer)
     if key is None or attempt.position(peer) is None or not signature_holds(key, said.signature, statement):
         return
-    votes = state.votes.setdefault(b"M" + said.root + said.model, {})
+    votes = state.votes.setdefault(b"M" + said.root + said.model + said.carried, {})
     if peer not in votes:
         votes[peer] = Vote(peer, said.signature)
         state.progress()
@@ -126,7 +127,8 @@ def on_vote(state: State, peer: bytes, said: ModelVote) -> None:
 def certify(state: State) -> None:
     """With a quorum of votes for one model, put it into the ledger; only one that came out here, too."""
     for name, votes in state.votes.items():
-        root, model = name[1:33], name[33:]
-        if name[:1] == b"M" and model == state.model and len(votes) >= state.view.attempt.plan.thresholds.q:
+        root, model, carried = name[1:33], name[33:65], name[65:]
+        mine = name[:1] == b"M" and (model, carried) == (state.model, state.carried)
+        if mine and len(votes) >= state.view.attempt.plan.thresholds.q:
             failpoint.reach("commit.propose")
-            state.propose(("model", name), ModelCertificate(state.slot, root, model, collect(votes)))
+            state.propose(("model", name), ModelCertificate(state.slot, root, model, collect(votes), carried))

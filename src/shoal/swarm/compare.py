@@ -40,7 +40,7 @@ def measure(state: State) -> None:
     try:
         matrices = told(attempt, centre, state.stalled)
     except PeerError as error:
-        state.failure = str(error)
+        state.failure, state.hopeless = str(error), True
         state.propose("gram differs", Complaint(state.slot, state.failure))
         return
     if matrices is not None:

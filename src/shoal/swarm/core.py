@@ -63,7 +63,7 @@ class State:
     me        this node
     coder     of this attempt
     diff      this node's update, None if it only looks on
-    settle    merged diff and statistics -> digest of the new model, which the node keeps; heavy
+    settle    merged diff and statistics -> digests of the new model, which the node keeps, and of what goes with it
     may_sign  whether this survivor set may be signed for this slot; durable before it answers True
     privacy   this node's secrets of the slot; None in the clear, and where it does not take part
     dealt     its commitments, once dealt;  sealed  its shares, by holder
@@ -81,14 +81,14 @@ class State:
     failure   why this node cannot go on at all, for the operator; "" if it can
     suspected  lapses when the sums were found wrong, and an audit began (blame.py); -1 while nobody lied
     hopeless  nor can any other: the failure follows from what the ledger names
-    model     digest of the model that this node computed; b"" before
+    model     digest of the model that this node computed, and of what it carries; b"" before
     """
 
     me: Identity
     view: View
     coder: Coder
     diff: Float32s | None
-    settle: Callable[[Float32s, Float64s | None], bytes]
+    settle: Callable[[Float32s, Float64s | None], tuple[bytes, bytes]]
     may_sign: Callable[[int, bytes], bool]
     privacy: Participant | None = None
     patience: Patience = field(default_factory=Patience)
@@ -97,6 +97,7 @@ class State:
     hopeless: bool = False
     suspected: int = -1
     model: bytes = b""
+    carried: bytes = b""
     own: Parcel | None = None
     sums: dict[int, Parcel] = field(default_factory=dict)
     made: dict[int, Parcel] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from shoal.errors import ArgumentError, InputError, shown
-from shoal.ledger.body import Genesis, MemberCard, Policy, Setting
+from shoal.ledger.body import Genesis, MemberCard, Policy
 from shoal.ledger.digest import ZERO_DIGEST
 from shoal.ledger.entry import GENESIS_INDEX, GENESIS_PREV, GENESIS_TERM, Entry, entry_hash
 from shoal.ledger.identity import Identity, member_id
@@ -18,8 +18,7 @@ from shoal.ledger.statement import Seen, make_statement, read_statement
 from shoal.ledger.validator import Ledger
 from shoal.limits import GRAM_MODELS_MAX, LEDGER_MEMBERS_MAX
 from shoal.merge.library import merge
-from shoal.merge.rules import find
-from shoal.swarm.coder import checked_settings
+from shoal.swarm.policy import outer_of, rule_of
 from shoal.thresholds import PROFILES, thresholds
 
 
@@ -69,11 +68,6 @@ def found_swarm(founder: Identity, body: Genesis, time_ms: int) -> Founded:
     return taken(Entry(GENESIS_INDEX, GENESIS_TERM, GENESIS_PREV, payload))
 
 
-def settings_of(rule: str, given: Mapping[str, object]) -> tuple[Setting, ...]:
-    """Parameters of a rule as a policy holds them.  raises  ArgumentError  as coder.checked_settings"""
-    return tuple(Setting(name, value) for name, value in sorted(checked_settings(find(rule), given).items()))
-
-
 def policy_fault(policy: Policy, members: int) -> str:
     """Why no round could ever come about, or would not be safe; "" if it can."""
     if policy.secure and policy.rule != "mean":
@@ -96,12 +90,13 @@ def _try_rule(policy: Policy, models: int) -> None:
 
     raises  ArgumentError  the rule or its settings are not known, or are not for so many
     """
-    rule = find(policy.rule)
+    outer_of(policy)
+    rule, settings = rule_of(policy)
     if rule.scope == "model" and models > GRAM_MODELS_MAX:
         raise ArgumentError("plan.rule", f"rule {rule.name} compares at most {GRAM_MODELS_MAX} members, found {models}")
     zeros = np.zeros(8, np.float32)
-    settings: dict[str, Any] = checked_settings(rule, policy.parameters)
-    merge([zeros] * models, method=rule.name, base=zeros if rule.needs_base else None, **settings)
+    parameters: dict[str, Any] = settings
+    merge([zeros] * models, method=rule.name, base=zeros if rule.needs_base else None, **parameters)
 
 
 def taken(entry: Entry) -> Founded:

@@ -121,6 +121,7 @@ class ModelVote(Said, frozen=True, tag=11):
     slot: Slot
     root: Digest
     model: Digest
+    carried: Digest
     signature: Signature
 
 

@@ -33,7 +33,9 @@ from shoal.swarm.book import Book
 from shoal.swarm.coder import first_nonfinite
 from shoal.swarm.core import Patience
 from shoal.swarm.keyring import Keyring
+from shoal.swarm.parcel import Bytes
 from shoal.swarm.peer import ABORTED, Compute, Merged, Notice, Outgoing, Peer, SendBulk, SendControl
+from shoal.swarm.policy import outer_of
 from shoal.swarm.probe import PROBE, Host, Out, decode
 from shoal.swarm.referee import Referee
 from shoal.swarm.replica import Replica
@@ -438,14 +440,14 @@ class Node:
         if out.round > self._counted:  # the model in force is told of again where an update became void
             self._counted = out.round
             self._results["merged" if out.took_part else "missed"] += 1
-        arrays, rms = self._peer.book.arrays, self._peer.book.rms
+        arrays, carried = self._peer.book.arrays, self._peer.book.carried
         ticket, self._ticket = self._ticket, None
-        self._worker.submit(self._keep, Outcome(out.round, out.digest, out.took_part, arrays), rms, ticket)
+        self._worker.submit(self._keep, Outcome(out.round, out.digest, out.took_part, arrays), carried, ticket)
 
-    def _keep(self, outcome: Outcome, rms: Any, ticket: Ticket | None) -> None:
+    def _keep(self, outcome: Outcome, carried: Bytes, ticket: Ticket | None) -> None:
         """Write the certified model where it survives, then answer whoever waits."""
         try:
-            self._shelf.keep(outcome.digest, outcome.arrays, rms)
+            self._shelf.keep(outcome.digest, outcome.arrays, carried)
         except Exception as error:  # whatever it is: whoever waits must hear of it
             outcome = msgspec.structs.replace(outcome, lost=str(error) or type(error).__name__)
             code = error.code if isinstance(error, ShoalError) else "node.internal"
@@ -539,7 +541,7 @@ class Node:
             self._replica.decided,
             -1 if attempt is None else attempt.plan.slot,
             self._phase(),
-            peer.book.digest != ledger.model,
+            not peer.current,
             peer.update is not None,
             peer.book.digest.hex(),
             self._sent,
@@ -558,7 +560,8 @@ class Node:
 
     def _book(self) -> Book:
         """raises  InputError  ``node.layout``"""
-        book, ledger = self._shelf.open_book(), self._replica.ledger.state
+        ledger = self._replica.ledger.state
+        book = self._shelf.open_book(None if ledger.policy is None else outer_of(ledger.policy))
         if book.layout.digest != ledger.layout:
             raise InputError(
                 "node.layout",

@@ -258,6 +258,11 @@ class Peer:
         """The committed state."""
         return self.replica.ledger.state
 
+    @property
+    def current(self) -> bool:
+        """Whether the certified model is here, with what belongs to it."""
+        return self.book.holds(self.ledger.model, self.ledger.carried)
+
     def _send(self, to: bytes, data: bytes) -> None:
         self._out.append(SendControl(to, data))
 
@@ -310,7 +315,7 @@ class Peer:
 
     def _model_said(self, peer: bytes, said: AnySaid) -> None:
         if isinstance(said, messages.Want):
-            for outgoing in self._catch_up.serve(said, self.book, self.ledger.round, self.ledger.model):
+            for outgoing in self._catch_up.serve(said, self.book, self.ledger):
                 self._out.append(
                     SendBulk(peer, *outgoing) if isinstance(outgoing, tuple) else SendControl(peer, outgoing)
                 )
@@ -387,7 +392,7 @@ class Peer:
             self._reject(attempt)
             return
         slot, policy = attempt.plan.slot, self.ledger.policy
-        if self.book.digest != attempt.plan.base:
+        if not self.current or attempt.plan.base != self.ledger.model:
             return
         failpoint.reach("plan.open")
         assert policy is not None
@@ -474,8 +479,10 @@ class Peer:
 
     def _advance(self, slot: int) -> None:
         round_ = self.rounds[slot]
-        if round_.state.view.certified and self.book.digest == round_.state.view.certified:
+        certified, base = round_.state.view.certified, round_.state.view.attempt.plan.base
+        if (certified and self.book.digest == certified) or self.book.digest != base:
             # It only serves those that are behind: what they asked for is answered, and nothing else is to be done.
+            # Its own base may be gone, too, where a newer model was fetched meanwhile.
             for action in round_.take():
                 self._act(slot, action)
             return
@@ -513,11 +520,11 @@ class Peer:
     def _adopt(self, slot: int, round_: Round) -> None:
         """The certified model becomes the base, if it is the one that came out here."""
         certified = round_.state.view.certified
-        if self.book.digest == certified or certified != self.ledger.model:
+        if self.current or certified != self.ledger.model:
             return
         coder = round_.state.coder
         failpoint.reach("adopt.before")
-        if not self.book.adopt(certified):
+        if not self.book.adopt(certified, self.ledger.carried):
             if self._due(("differs", slot)):
                 self._note(
                     "fault",
@@ -582,7 +589,7 @@ class Peer:
         ledger = self.ledger
         if not self.replica.leading or ledger.attempt is not None or ledger.policy is None:
             return
-        if self.book.digest != ledger.model:
+        if not self.current:
             # Whoever leads must have the model that a plan is made on.
             if self._prepared and self._due("hand over"):
                 self._note(
@@ -623,7 +630,7 @@ class Peer:
     def _keep_up(self) -> None:
         """Fetch the certified model where this node did not make it itself."""
         ledger = self.ledger
-        if self.book.digest == ledger.model:
+        if self.current:
             return
         # What an earlier life knew to be decided is in its log, but is decided anew here: until then the model that it
         # left may be newer than the ledger's, and must not give way to that.
@@ -631,7 +638,7 @@ class Peer:
         if self.replica.decided < self._log_before:
             return
         rounds = [r.state for r in self.rounds.values()]
-        if not any(s.model == ledger.model for s in rounds) and self.book.adopt(ledger.model):
+        if not any(s.model == ledger.model for s in rounds) and self.book.adopt(ledger.model, ledger.carried):
             # Made here in an earlier life, and certified only now.
             told = f"model {ledger.model.hex()[:16]} of round {ledger.round} was made here before"
             self._note("info", told, "model.made")
@@ -651,7 +658,7 @@ class Peer:
             return
         failpoint.reach("catchup.restore")
         try:
-            self.book.restore(state, ledger.model)
+            self.book.restore(state, ledger.model, ledger.carried)
         except ShoalError as error:
             self._catch_up.distrust()
             self._note("warning", f"model of round {ledger.round} from a peer: {error}", error.code)

@@ -25,9 +25,10 @@ from shoal.ledger.state import State
 from shoal.limits import GRAM_MODELS_MAX
 from shoal.merge.rules import find
 from shoal.model.layout import Layout
-from shoal.swarm.coder import Coder, ExactCoder, Merging, checked_settings
+from shoal.swarm.coder import Coder, ExactCoder, Merging
 from shoal.swarm.cutting import Pieces
 from shoal.swarm.gram_coder import GramCoder
+from shoal.swarm.policy import outer_of, rule_of
 from shoal.swarm.ring_coder import RingCoder, first_scales
 from shoal.thresholds import PROFILES, thresholds
 
@@ -114,8 +115,8 @@ def _units(layout: Layout, ring: Ring | None, rule: str) -> int:
 
 def _check_rule(policy: Policy, participants: int) -> None:
     """raises  ArgumentError  the rule or a setting is not known here, or it is not for so many"""
-    rule = find(policy.rule)
-    checked_settings(rule, policy.parameters)
+    rule, _ = rule_of(policy)
+    outer_of(policy)
     if rule.scope == "model" and participants > GRAM_MODELS_MAX:
         found = f"{participants} participants; rule {rule.name} compares at most {GRAM_MODELS_MAX}"
         raise ArgumentError("plan.rule", found)
@@ -197,7 +198,7 @@ def coder_of(attempt: Attempt, layout: Layout, ring: Ring | None, policy: Policy
     plan = attempt.plan
     if ring is not None:
         return RingCoder(plan, attempt.rid, ring.scales)
-    merging = Merging(find(policy.rule), policy.parameters, tuple(p.samples for p in plan.participants))
+    merging = Merging(*rule_of(policy), tuple(p.samples for p in plan.participants))
     return plain_coder(merging, layout, len(plan.shards))
 
 

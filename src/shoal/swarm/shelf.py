@@ -1,17 +1,18 @@
 """The model files of a node, in the folder of its site's data:
 
-    certified.onnx   the model in force         statistics        what the next round's scales are made from
-    next.onnx        one that this node voted   next.statistics   likewise
+    certified.onnx   the model in force         carried        what the next round needs beside it (carried.py)
+    next.onnx        one that this node voted   next.carried   likewise
                      for, or is about to
 
 A new model is on the disk before this node votes for it; when it is certified it takes the name of the last one.  So a
-certified model is at a quorum of nodes even if all fall out at once, and whoever comes back has it.  Statistics take
-their name first: without a model they are not used, but a model without them is of no use in the next round.
+certified model is at a quorum of nodes even if all fall out at once, and whoever comes back has it.  What is carried
+takes its name first: without its model it is not used, but a model without it is of no use in the next round.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 from collections.abc import Mapping
@@ -22,16 +23,17 @@ import numpy as np
 
 from shoal import failpoint
 from shoal.errors import MachineError, ShoalError
-from shoal.kernels.reference_coding import Float64s
 from shoal.ledger.digest import DIGEST_BYTES
+from shoal.merge.outer import Outer
 from shoal.model.layout import Layout
 from shoal.model.model import Model, load
 from shoal.swarm.book import Book
+from shoal.swarm.parcel import Bytes
 
 MODEL_FILE: Final = "certified.onnx"
-STATISTICS_FILE: Final = "statistics"
+CARRIED_FILE: Final = "carried"
 NEXT_FILE: Final = "next.onnx"
-NEXT_STATISTICS_FILE: Final = "next.statistics"
+NEXT_CARRIED_FILE: Final = "next.carried"
 
 
 class Shelf:
@@ -52,38 +54,42 @@ class Shelf:
                 base.save(kept)
         self._file: Model = load(kept)
 
-    def open_book(self) -> Book:
-        """The model in force, as far as this node knows; what it made last waits in the book to be certified."""
+    def open_book(self, outer: Outer | None = None) -> Book:
+        """The model in force, as far as this node knows; what it made last waits in the book to be certified.
+
+        outer  the swarm's optimiser
+        """
         assert self._file.file is not None
-        book = Book({name: self._file[name] for name in self._file}, Layout.of_file(self._file.file))
+        book = Book({name: self._file[name] for name in self._file}, Layout.of_file(self._file.file), outer)
         self._kept = book.digest
-        book.rms = self._statistics(book.digest)
+        empty = book.carried
+        book.carry(self._carried(book.digest, empty))
         made = self._left()
         if made is not None and _forms(made) == _forms(book.arrays):
             digest = Model.from_tensors(made).digest()
             if digest != book.digest:
-                self._next = book.wait(made, self._statistics(digest))
+                self._next = book.wait(made, self._carried(digest, empty))
         book.keep = self.keep_next
         return book
 
-    def keep_next(self, digest: bytes, arrays: Mapping[str, Any], rms: Float64s | None) -> None:
+    def keep_next(self, digest: bytes, arrays: Mapping[str, Any], carried: Bytes) -> None:
         """Write a model where it survives, before this node votes for it.  raises  MachineError"""
         self._next = b""
         self._save(NEXT_FILE, arrays)
-        _write(self._folder / NEXT_STATISTICS_FILE, _encoded(digest, rms))
+        _write(self._folder / NEXT_CARRIED_FILE, _encoded(digest, carried))
         self._next = digest
 
-    def keep(self, digest: bytes, arrays: Mapping[str, Any], rms: Float64s | None) -> None:
+    def keep(self, digest: bytes, arrays: Mapping[str, Any], carried: Bytes) -> None:
         """This model is in force.  raises  MachineError"""
         if digest == self._kept:  # a round that was given up
             return
         self._kept = b""
         assert self._file.file is not None
         if self._next == digest and not self._file.file.data_files():
-            for old, new in ((NEXT_STATISTICS_FILE, STATISTICS_FILE), (NEXT_FILE, MODEL_FILE)):
+            for old, new in ((NEXT_CARRIED_FILE, CARRIED_FILE), (NEXT_FILE, MODEL_FILE)):
                 _rename(self._folder / old, self._folder / new)
         else:  # it came from a peer, or its values lie in a file of their own, which has the model's name
-            _write(self._folder / STATISTICS_FILE, _encoded(digest, rms))
+            _write(self._folder / CARRIED_FILE, _encoded(digest, carried))
             self._save(MODEL_FILE, arrays)
         self._next, self._kept = b"", digest
 
@@ -101,22 +107,24 @@ class Shelf:
         except ShoalError:
             return None
 
-    def _statistics(self, digest: bytes) -> Float64s | None:
-        """Those that belong to the model with this digest; None if there are none."""
-        for name in (STATISTICS_FILE, NEXT_STATISTICS_FILE):
+    def _carried(self, digest: bytes, empty: Bytes) -> Bytes:
+        """What belongs to the model with this digest; ``empty`` if it is not there, or not whole."""
+        for name in (CARRIED_FILE, NEXT_CARRIED_FILE):
             with contextlib.suppress(FileNotFoundError):
                 data = (self._folder / name).read_bytes()
-                if data[:DIGEST_BYTES] == digest and len(data) % 8 == 0 and len(data) > DIGEST_BYTES:
-                    return np.frombuffer(data[DIGEST_BYTES:], np.float64).copy()
-        return None
+                known, found = data[:DIGEST_BYTES], data[2 * DIGEST_BYTES :]
+                if known == digest and len(found) == len(empty) and data == _encoded(digest, found):
+                    return np.frombuffer(found, np.uint8).copy()
+        return empty
 
 
 def _forms(arrays: Mapping[str, Any]) -> dict[str, tuple[Any, tuple[int, ...]]]:
     return {name: (array.dtype, array.shape) for name, array in arrays.items()}
 
 
-def _encoded(digest: bytes, rms: Float64s | None) -> bytes:
-    return b"" if rms is None else digest + rms.tobytes()
+def _encoded(digest: bytes, carried: Bytes | bytes) -> bytes:
+    """A file: whose it is, a check of what follows, and what follows."""
+    return digest + hashlib.sha256(digest + bytes(carried)).digest() + bytes(carried)
 
 
 def _rename(old: Path, new: Path) -> None:

@@ -177,7 +177,9 @@ class Laws:
     def _certified(self, record: SlotRecord, body: ModelCertificate) -> None:
         """One model for a round, and it is the exact one."""
         round_ = record.plan.round
-        self._votes(record, body.votes, model_statement(record.rid, body.root, body.model), "model certificate")
+        self._votes(
+            record, body.votes, model_statement(record.rid, body.root, body.model, body.carried), "model certificate"
+        )
         if self.models.setdefault(round_, body.model) != body.model:
             raise Violation("one model", f"round {round_} has two")
         if body.model not in record.exact:
@@ -196,7 +198,7 @@ class Laws:
         if isinstance(said, SurvivorVote):
             self._only("survivor set", said.slot, machine, said.survivors)
         elif isinstance(said, ModelVote):
-            self._only("model", said.slot, machine, said.model)
+            self._only("model", said.slot, machine, said.model + said.carried)
         elif isinstance(said, Opening):
             self._opens(machine, said)
 

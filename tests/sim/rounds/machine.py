@@ -150,20 +150,21 @@ class Machine:
     def _open_book(self) -> Book:
         """As swarm/shelf.py: the model in force, and what this machine was about to vote for."""
         book = Book(self.files["model"][1], self.history.layout)
-        book.rms = self._statistics(book.digest)
+        empty = book.carried
+        book.carry(self._carried(book.digest, empty))
         if "next model" in self.files:
             digest, made = self.files["next model"]
-            book.wait(made, self._statistics(digest))
+            book.wait(made, self._carried(digest, empty))
         book.keep = self._keep_next
         return book
 
-    def _statistics(self, digest: bytes) -> Any:
-        found = (self.files.get(name, (b"", None)) for name in ("statistics", "next statistics"))
-        return next((rms for known, rms in found if known == digest), None)
+    def _carried(self, digest: bytes, empty: Any) -> Any:
+        found = (self.files.get(name, (b"", None)) for name in ("carried", "next carried"))
+        return next((carried for known, carried in found if known == digest), empty)
 
-    def _keep_next(self, digest: bytes, arrays: Mapping[str, Any], rms: Any) -> None:
+    def _keep_next(self, digest: bytes, arrays: Mapping[str, Any], carried: Any) -> None:
         self._write("next model", (digest, dict(arrays)))
-        self._write("next statistics", (digest, rms))
+        self._write("next carried", (digest, carried))
 
     def _write(self, name: str, value: tuple[bytes, Any]) -> None:
         self.fuse.burn(f"before the {name} is written")
@@ -240,7 +241,7 @@ class Machine:
         book, faults = self.peer.book, self.history.faults
         self.merges += 1
         self.history.note(f"{self.name} has model {out.digest.hex()[:8]} of round {out.round}")
-        for kind, value in (("statistics", (book.digest, book.rms)), ("model", (book.digest, book.arrays))):
+        for kind, value in (("carried", (book.digest, book.carried)), ("model", (book.digest, book.arrays))):
             self.renames.append((self.history.now + self.rng.randrange(faults.disk_ticks + 1), kind, value))
         self.begin_training()
 

@@ -201,7 +201,7 @@ class Traitor(Machine):
         if self._lies("any model"):
             root, model = self.rng.randbytes(32), self.rng.randbytes(32)
             signed = vote(model_statement(state.view.attempt.rid, root, model), self.who)
-            yield SendControl(to, messages.encode_said(ModelVote(state.slot, root, model, signed.signature)))
+            yield SendControl(to, messages.encode_said(ModelVote(state.slot, root, model, bytes(32), signed.signature)))
         if self._lies("two sets") and state.view.attempt.survivors is None:
             yield from self._sets(state)
         if self._lies("both halves") and state.privacy is not None:
