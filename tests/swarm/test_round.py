@@ -14,8 +14,10 @@ from shoal.merge.library import merge
 from shoal.merge.rules import TABLE, find
 from shoal.model.dtype import DTYPES
 from shoal.model.layout import Layout, Placed
+from shoal.swarm.actions import Send, SendChunk
 from shoal.swarm.coder import Merging
 from shoal.swarm.cutting import Pieces
+from shoal.swarm.messages import MERGED, UPLOAD, Lacks, Want
 from shoal.swarm.plan import plain_coder
 
 
@@ -69,6 +71,25 @@ def test_everybody_gets_the_mean(n: int, elements: int) -> None:
     t.run()
     agree(t, list(range(n)))
     assert not t.refused
+
+
+def test_what_is_left_of_a_round_serves_those_that_are_behind() -> None:
+    t = table(4, CHUNK_BYTES)
+    t.run()
+    state = t.members[t.ids[0]].round.state
+    sums = {shard: bytes(parcel.data) for shard, parcel in state.sums.items()}
+    t.members[t.ids[0]].round.let_go()
+    assert state.diff is None and state.own is None and not any(kind == UPLOAD for kind, _, _ in state.fetches)
+    state.serve(t.ids[1], Want(state.slot, UPLOAD, 0, (0,)))
+    for shard, parcel in state.sums.items():
+        state.serve(t.ids[1], Want(state.slot, MERGED, shard, tuple(range(len(parcel.chunks)))))
+    lacks, *chunks = t.members[t.ids[0]].round.take()
+    assert isinstance(lacks, Send) and isinstance(lacks.said, Lacks)
+    found: dict[int, bytes] = {}
+    for action in chunks:
+        assert isinstance(action, SendChunk)
+        found[action.head.subject] = found.get(action.head.subject, b"") + bytes(action.chunk)
+    assert found == sums
 
 
 @pytest.mark.parametrize("rule", [rule.name for rule in TABLE])

@@ -25,6 +25,7 @@ from shoal.model.model import Model
 from shoal.swarm.carried import Carried, CarriedForm
 from shoal.swarm.coder import Float32s
 from shoal.swarm.parcel import Bytes
+from shoal.swarm.stock import STOCK
 
 Array = npt.NDArray[Any]
 
@@ -84,11 +85,13 @@ class Book:
                 raise ArgumentError(
                     "diff.model", f"tensor {shown(name)} ({array.dtype}) is not merged, but differs from the base"
                 )
-        found = np.empty(self.layout.elements, np.float32)
+        found: Float32s = STOCK.take(4 * self.layout.elements).view(np.float32)
         for tensor, start, stop in self._places():
             ours, theirs = self.arrays[tensor.key], np.asarray(local[tensor.key])
             wide = np.float64 if ours.dtype == np.float64 else np.float32
-            found[start:stop] = (theirs.astype(wide, copy=False) - ours.astype(wide, copy=False)).reshape(-1)
+            out = found[start:stop].reshape(ours.shape)
+            # Subtracted in the wider type, then rounded to float32.
+            np.subtract(theirs, ours, out=out, dtype=wide, casting="unsafe")
         return found
 
     def settle(self, diff: Float32s, rms: Float64s | None = None) -> tuple[bytes, bytes]:
@@ -102,9 +105,10 @@ class Book:
         for tensor, start, stop in self._places():
             old = self.arrays[tensor.key]
             wide = np.float64 if old.dtype == np.float64 else np.float32
+            new = made[tensor.key] = STOCK.take(old.nbytes).view(old.dtype).reshape(old.shape)
             with np.errstate(over="ignore"):
-                new = old.astype(wide, copy=False) + diff[start:stop].reshape(old.shape).astype(wide, copy=False)
-                made[tensor.key] = new.astype(old.dtype, copy=False)
+                # Added in the wider type, then rounded to the tensor's own.
+                np.add(old, diff[start:stop].reshape(old.shape), out=new, dtype=wide, casting="unsafe")
         carried = self._form.step(self.arrays, made, self._carried, rms)
         digest, beside = Model.from_tensors(made).digest(), self._form.digest(carried)
         self.keep(digest, made, self._form.pack(carried))

@@ -20,6 +20,7 @@ from shoal.kernels.ring import Streams
 from shoal.merge.library import merge
 from shoal.merge.rules import Rule
 from shoal.swarm.parcel import Bytes
+from shoal.swarm.stock import STOCK
 
 Float32s = npt.NDArray[np.float32]
 
@@ -34,6 +35,27 @@ def first_nonfinite(values: Float32s) -> int:
         if not finite.all():
             return start + int(finite.argmin())
     return -1
+
+
+def joined(pieces: Sequence[Bytes]) -> Bytes:
+    """Pieces one behind the other: as they are where they lie so in one array, else a copy."""
+    whole, size = pieces[0].base, sum(piece.size for piece in pieces)
+    if isinstance(whole, np.ndarray) and whole.dtype == np.uint8:
+        first = at = _address(pieces[0])
+        for piece in pieces:
+            if piece.size and (piece.base is not whole or _address(piece) != at):
+                break
+            at += piece.size
+        else:
+            start = first - _address(whole)
+            return whole[start : start + size]
+    copy = STOCK.take(size)
+    np.concatenate(pieces, out=copy)
+    return copy
+
+
+def _address(array: Bytes) -> int:
+    return int(array.__array_interface__["data"][0])
 
 
 class Coder(Protocol):
@@ -126,7 +148,7 @@ class ExactCoder:
 
     def reduce(self, shard: int, uploads: Mapping[int, Bytes], streams: Streams | None) -> Bytes:  # noqa: ARG002
         inputs = read(uploads)
-        out = np.empty(self.sizes[shard] // 4, np.float32)
+        out = STOCK.take(self.sizes[shard]).view(np.float32)
         if out.size:
             self._merge(shard, sorted(uploads), inputs, out)
         return out.view(np.uint8)
@@ -155,9 +177,7 @@ class ExactCoder:
         }
 
     def decode(self, merged: Sequence[Bytes], uploaders: Collection[int], survivors: Collection[int]) -> Float32s:  # noqa: ARG002
-        diff = np.empty(self._elements, np.float32)
-        for start, data in zip(self._starts, merged, strict=True):
-            diff[start : start + data.size // 4] = data.view(np.float32)
+        diff = joined(merged).view(np.float32)
         if first_nonfinite(diff) >= 0:
             raise PeerError("shard.value", "a merged shard holds NaN or Inf")
         return diff

@@ -24,6 +24,7 @@ from shoal.swarm.coder import Coder, Float32s
 from shoal.swarm.fetch import Fetch
 from shoal.swarm.messages import UPLOAD, AnySaid, ChunkHead, Lacks, Offer, Opening, Want
 from shoal.swarm.parcel import Bytes, Gathering, Parcel, cuts
+from shoal.swarm.stock import STOCK
 
 
 class Patience(msgspec.Struct, frozen=True):
@@ -122,6 +123,8 @@ class State:
     still: int = 0
     actions: list[Action] = field(default_factory=list)
     _done_at: dict[object, int] = field(default_factory=dict)
+    _room: Bytes | None = None
+    _roomed: set[int] = field(default_factory=set)
     computing: set[str] = field(default_factory=set)
     results: dict[str, Any] = field(default_factory=dict)
 
@@ -224,7 +227,20 @@ class State:
             first = self.first_chunk[shard]
             return Gathering(root, self.all_cuts, range(first, first + len(self.cuts[shard])))
         chunks = self.merged_cuts(shard)
-        return Gathering(root, chunks, range(len(chunks)))
+        return Gathering(root, chunks, range(len(chunks)), self.room(shard))
+
+    def room(self, shard: int) -> Bytes | None:
+        """Where this merged shard is to lie so that all in the clear lie one behind the other, as a model's diff does.
+
+        None where that is of no use, or was asked for before: others may look at what lies there.
+        """
+        if self.view.attempt.secure or shard in self._roomed:
+            return None
+        self._roomed.add(shard)
+        if self._room is None:
+            self._room = STOCK.take(sum(self.coder.sizes))
+        start = sum(self.coder.sizes[:shard])
+        return self._room[start : start + self.coder.sizes[shard]]
 
     def merged_cuts(self, shard: int) -> list[tuple[int, int]]:
         """Chunks of a merged shard, as a parcel of its own."""

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from shoal.domain import DIGEST_BYTES, hashed, le64
 from shoal.limits import CHUNK_BYTES
+from shoal.swarm.stock import STOCK
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -77,13 +78,17 @@ class Gathering:
     data    uint8: these chunks, one behind the other
     """
 
-    def __init__(self, root: bytes, chunks: Sequence[tuple[int, int]], wanted: range) -> None:
+    def __init__(
+        self, root: bytes, chunks: Sequence[tuple[int, int]], wanted: range, room: Bytes | None = None
+    ) -> None:
+        """``room``: where the data is to lie, uint8 of its size."""
         self.root = root
         self.wanted = wanted
         self._chunks = chunks
         self._origin = chunks[wanted.start][0] if len(wanted) else 0
         end = chunks[wanted.stop - 1][1] if len(wanted) else 0
-        self.data: Bytes = np.empty(end - self._origin, np.uint8)
+        self.data: Bytes = STOCK.take(end - self._origin) if room is None else room
+        assert self.data.size == end - self._origin
         self.hashes = b""
         self._missing = set(wanted)
 

@@ -543,6 +543,7 @@ class Peer:
             round_.state.privacy.forget()
         self._keyring.erase_before(slot + 1)
         failpoint.reach("adopt.after")
+        round_.let_go()
         self._finish(took_part)
 
     def _carry(self, coder: RingCoder, round_: Round, took_part: bool) -> None:

@@ -32,6 +32,7 @@ from shoal.swarm import blame, commit, compare, secrecy, survive, upload, vouchi
 from shoal.swarm.actions import Action
 from shoal.swarm.core import State, View
 from shoal.swarm.messages import (
+    UPLOAD,
     AnySaid,
     AskVote,
     ChunkHead,
@@ -211,6 +212,13 @@ class Round:
         for duty in duties:
             duty(state)
         state.ask()
+
+    def let_go(self) -> None:
+        """The model that came out here is in force: what is left of the round is for those that are behind."""
+        state = self.state
+        state.diff = state.own = None
+        state.results.clear()
+        state.fetches = {key: fetch for key, fetch in state.fetches.items() if key[0] != UPLOAD}
 
     def take(self) -> list[Action]:
         """What the node is to do, in order."""

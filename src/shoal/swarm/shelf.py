@@ -53,14 +53,15 @@ class Shelf:
             with load(model_path) as base:
                 base.save(kept)
         self._file: Model = load(kept)
+        assert self._file.file is not None
+        self._layout = Layout.of_file(self._file.file)
 
     def open_book(self, outer: Outer | None = None) -> Book:
         """The model in force, as far as this node knows; what it made last waits in the book to be certified.
 
         outer  the swarm's optimiser
         """
-        assert self._file.file is not None
-        book = Book({name: self._file[name] for name in self._file}, Layout.of_file(self._file.file), outer)
+        book = Book({name: self._file[name] for name in self._file}, self._layout, outer)
         self._kept = book.digest
         empty = book.carried
         book.carry(self._carried(book.digest, empty))
@@ -94,9 +95,8 @@ class Shelf:
         self._next, self._kept = b"", digest
 
     def _save(self, name: str, arrays: Mapping[str, Any]) -> None:
-        for key, array in arrays.items():
-            if not np.array_equal(self._file[key], array):
-                self._file[key] = array
+        for tensor in self._layout.tensors:  # all others are as they were
+            self._file[tensor.key] = arrays[tensor.key]
         self._file.save(self._folder / name)
 
     def _left(self) -> dict[str, Any] | None:

@@ -147,7 +147,9 @@ def reduce(state: State) -> None:
                 if state.privacy is None or state.privacy.step != Step.OPEN or any(state.privacy.wanted()):
                     continue
                 state.removal = state.privacy.removal()
-            found = state.compute(f"reduce {shard}", partial(summed, state, shard, whole, state.removal))
+            name = f"reduce {shard}"
+            room = None if name in state.computing or name in state.results else state.room(shard)
+            found = state.compute(name, partial(summed, state, shard, whole, state.removal, room))
             if found is None:
                 continue
             state.made[shard] = found
@@ -157,8 +159,10 @@ def reduce(state: State) -> None:
         state.propose(("shard", shard), Shard(state.slot, shard, state.made[shard].root, len(attempt.survivors or ())))
 
 
-def summed(state: State, shard: int, parts: Mapping[int, Bytes], streams: Streams | None) -> Parcel:
-    """The sum of a shard's uploads, by position, with the masks taken off.
+def summed(
+    state: State, shard: int, parts: Mapping[int, Bytes], streams: Streams | None, room: Bytes | None = None
+) -> Parcel:
+    """The sum of a shard's uploads, by position, with the masks taken off; where it is to lie, if that is said.
 
     raises  PeerError  ``shard.size``, and what the coder raises
     """
@@ -166,4 +170,7 @@ def summed(state: State, shard: int, parts: Mapping[int, Bytes], streams: Stream
     if merged.size != state.coder.sizes[shard]:
         raise PeerError("shard.size", f"shard {shard} has {merged.size} bytes; expected {state.coder.sizes[shard]}")
     failpoint.reach("sum.compute")
+    if room is not None:
+        room[:] = merged
+        merged = room
     return Parcel(merged, state.merged_cuts(shard))
