@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROWS: list[dict[str, str | float]] = []
+ROWS: list[dict[str, object]] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,9 +20,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture
-def told(request: pytest.FixtureRequest) -> Iterator[dict[str, str | float]]:
+def told(request: pytest.FixtureRequest) -> Iterator[dict[str, object]]:
     """A row of the table; a scenario notes in it what it saw."""
-    row: dict[str, str | float] = {"scenario": request.node.name, "outcome": "did not end", "seconds": 0.0}
+    row: dict[str, object] = {"scenario": request.node.name, "outcome": "did not end", "seconds": 0.0}
     ROWS.append(row)
     began = time.monotonic()
     yield row

@@ -382,7 +382,7 @@ class LiveSwarm:
         with load(self.data(i) / "certified.onnx") as kept:
             self.now = {name: np.array(kept[name]) for name in kept}
 
-    def good_round(self, told: dict[str, str | float]) -> None:
+    def good_round(self, told: dict[str, object]) -> None:
         """A round with everybody in it: the first one, or, where the machine is busy, one of the next two."""
         for late in range(3):
             before = self.check()
