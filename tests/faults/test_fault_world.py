@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -225,6 +226,27 @@ def fill(path: Path) -> None:
         except OSError:
             pass
     os.close(descriptor)
+
+
+def test_a_model_too_large_for_the_disk(told: dict, tmp_path: Path) -> None:
+    """One site cannot write models of this size (a limit of 8 MB for one file): it says so, the others certify without
+    it, it holds the model in memory; once it may write again, it has it on its disk."""
+    with LiveSwarm(tmp_path, 3, secure=False, elements=4_000_000) as swarm:
+        swarm.round()
+        victim = others(swarm, swarm.leader())[0]
+        swarm.stop(victim)
+        swarm.start(victim, before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8 * 10**6,) * 2))
+        swarm.together()
+        with pytest.raises(InputError) as raised:
+            swarm.round([victim])
+        assert raised.value.code == "output.disk_full", raised.value
+        told["without it"] = max(end.round for end in swarm.round(others(swarm, victim)).values())
+        until("it has the model in memory", 60, lambda: swarm.status(victim).model == swarm.model)
+        until("it says so", 30, lambda: "not kept" in swarm.log(victim))
+        told["said"] = next(line for line in swarm.log(victim).splitlines() if "File too large" in line)[9:90]
+        swarm.restart(victim)
+        swarm.good_round(told)
+        swarm.export_and_verify()
 
 
 def size_of(folder: Path) -> int:

@@ -14,6 +14,7 @@ from shoal.errors import MachineError
 from shoal.merge.outer import find_outer
 from shoal.model.model import Model, load, save
 from shoal.swarm.carried import Carried, CarriedForm
+from shoal.swarm.node import Times
 from shoal.swarm.shelf import CARRIED_FILE, MODEL_FILE, NEXT_CARRIED_FILE, NEXT_FILE, Shelf
 
 RMS = np.array([0.25, 0.5])
@@ -156,3 +157,37 @@ def test_a_certified_model_outlives_the_fall_of_all(tmp_path: Path, monkeypatch:
         merged = swarm.round(1)
         assert all(np.array_equal(m["w"], merged[0]["w"]) for m in merged)
         assert swarm.nodes[0].status().round == 2
+
+
+def test_who_has_no_room_for_a_model_does_not_take_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told where it hands in; if the disk fills in the middle, the next attempt is without it."""
+    monkeypatch.setattr("test_node.TIMES", Times(tick_s=0.02, election_s=0.3, progress_s=1.0, muster_s=1.0))
+
+    def no_room(*_: object) -> None:
+        raise MachineError("output.disk_full", "no room")
+
+    with RealSwarm(tmp_path, 3, False) as swarm:
+        with monkeypatch.context() as patch:
+            patch.setattr(swarm.nodes[0]._shelf, "check_room", no_room)
+            with pytest.raises(MachineError, match="no room"):
+                swarm.nodes[0].submit(dict(swarm.nodes[0].arrays), 10)
+        monkeypatch.setattr(swarm.nodes[0]._peer.book, "keep", no_room)
+        tickets = [n.submit({**n.arrays, "w": n.arrays["w"] + np.float32(0.5)}, 10) for n in swarm.nodes]
+        assert [t.wait(60).took_part for t in tickets] == [False, True, True]
+        assert swarm.nodes[1].status().round == 1
+
+
+def test_room_is_asked_for_before_it_is_needed(base: Path, tmp_path: Path) -> None:
+    import resource
+
+    shelf = Shelf(tmp_path, base)
+    shelf.check_room()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(MachineError) as raised:
+            shelf.check_room()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert raised.value.code == "output.disk_full"
+    assert {path.name for path in tmp_path.iterdir()} == {"base.onnx", MODEL_FILE}

@@ -264,6 +264,7 @@ class Node:
 
         raises  ArgumentError  ``diff.model``, ``diff.samples``, ``diff.nonfinite``, ``diff.large``: it is not of this
                                swarm's model, or cannot be merged; at once
+                MachineError   there is no room for another model here
         """
         if not 1 <= samples < 2**31:
             raise ArgumentError("diff.samples", f"{samples} samples; expected 1 to {2**31 - 1}")
@@ -279,6 +280,7 @@ class Node:
         policy = self._peer.ledger.policy
         if policy is not None and policy.secure:
             check_size(diff)
+        self._shelf.check_room()
         base = self._peer.book.digest
 
         def take() -> None:

@@ -504,6 +504,9 @@ class Peer:
             self.update = None
         if round_.state.failure and self._first(("failure", slot)):
             self._note("fault", f"slot {slot}: {round_.state.failure}", "slot.failure", slot)
+            if not round_.state.hopeless and self.update is not None and self.update is self._given.get(slot):
+                # This site's fault alone: it must not come again with the next attempt and hold that up, too.
+                self._finish(False, "this site could not end the round: its update is void", "update.void")
         if round_.finished:
             self._adopt(slot, round_)
 

@@ -27,6 +27,7 @@ from shoal.ledger.digest import DIGEST_BYTES
 from shoal.merge.outer import Outer
 from shoal.model.layout import Layout
 from shoal.model.model import Model, load
+from shoal.model.output import Output
 from shoal.swarm.book import Book
 from shoal.swarm.parcel import Bytes
 
@@ -55,6 +56,8 @@ class Shelf:
         self._file: Model = load(kept)
         assert self._file.file is not None
         self._layout = Layout.of_file(self._file.file)
+        places = {str(kept), *self._file.file.data_files()}
+        self._bytes = sum(os.path.getsize(place) for place in places)
 
     def open_book(self, outer: Outer | None = None) -> Book:
         """The model in force, as far as this node knows; what it made last waits in the book to be certified.
@@ -72,6 +75,18 @@ class Shelf:
                 self._next = book.wait(made, self._carried(digest, empty))
         book.keep = self.keep_next
         return book
+
+    def check_room(self) -> None:
+        """Whether one more model finds room here: who cannot keep what it votes for must not make others wait for its
+        vote.  May be called from any thread.
+
+        raises  MachineError  ``output.disk_full`` and others of model/output.py
+        """
+        output = Output(self._folder / NEXT_FILE)
+        try:
+            output.create(self._bytes)
+        finally:
+            output.abort()
 
     def keep_next(self, digest: bytes, arrays: Mapping[str, Any], carried: Bytes) -> None:
         """Write a model where it survives, before this node votes for it.  raises  MachineError"""
