@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import os
 import shutil
 import socket
@@ -16,12 +17,12 @@ from shoal.ledger.body import Genesis, Policy
 from shoal.ledger.sqlite_store import SqliteStore
 from shoal.model.digest import model_digest
 from shoal.model.file import ModelFile
-from shoal.model.layout import Layout
+from shoal.model.layout import Layout, selects
 from shoal.model.model import save
-from shoal.swarm.card import make_card, write_card
+from shoal.swarm.card import SignedCard, make_card, write_card
 from shoal.swarm.founding import Founded, found_swarm
 from shoal.swarm.replica import found
-from shoal.swarm.site_keys import create_pair
+from shoal.swarm.site_keys import Pair, create_pair
 
 _PORTS = itertools.count(41_000 + os.getpid() % 9_000, 2)
 TIMES = """
@@ -50,34 +51,51 @@ def free_port() -> int:
 class SiteFolders:
     """names  of the sites, all of them first members"""
 
-    def __init__(self, folder: Path, names: tuple[str, ...], secure: bool = False, model: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        names: tuple[str, ...],
+        secure: bool = False,
+        model: Path | None = None,
+        exclude: tuple[str, ...] = (),
+    ) -> None:
         self.folder, self.names = folder, names
         self.model = model or folder / "base.onnx"
         if model is None:
             rng = np.random.default_rng(0)
             save({"w": rng.standard_normal(3000).astype(np.float32), "steps": np.array([3], np.int64)}, self.model)
-        made = []
-        for name in names:
-            port = free_port()
-            place = folder / name
-            place.mkdir(mode=0o700)
-            address = f"tcp://127.0.0.1:{port}"
-            pair = create_pair(place / "identity.pem", place / "curve.pem")
-            card = make_card(name, address, *pair)
-            (place / f"{name}.card").write_text(write_card(card))
-            (place / "site.toml").write_text(f'name = "{name}"\nlisten = "{address}"\n{TIMES}')
-            made.append((pair, card))
+        made = [self._keys(name, exclude) for name in names]
         with ModelFile.open(self.model) as file:
-            layout, base = Layout.of_file(file).digest, model_digest(file)
+            layout = Layout.of_file(file, lambda name: selects(name, (), exclude)).digest
+            base = model_digest(file)
         policy = Policy(secure, "mean", 1, 3 if secure else 2, 2)
         cards = tuple(card.card for _, card in made)
         self.founded: Founded = found_swarm(made[0][0][0], Genesis("test", bytes(16), policy, layout, base, cards), 0)
         for name in names:
-            data = folder / name / "data"
-            data.mkdir(mode=0o700)
-            store = SqliteStore(data / "ledger.db")
-            found(store, self.founded.entry)
-            store.close()
+            self._join(name)
+
+    def newcomer(self, name: str) -> SignedCard:
+        """A site more, that nobody has let in yet."""
+        _, card = self._keys(name, ())
+        self._join(name)
+        return card
+
+    def _keys(self, name: str, exclude: tuple[str, ...]) -> tuple[Pair, SignedCard]:
+        place, address = self.folder / name, f"tcp://127.0.0.1:{free_port()}"
+        place.mkdir(mode=0o700)
+        pair = create_pair(place / "identity.pem", place / "curve.pem")
+        card = make_card(name, address, *pair)
+        (place / f"{name}.card").write_text(write_card(card))
+        first = f'name = "{name}"\nlisten = "{address}"\nexclude = {json.dumps(list(exclude))}\n'
+        (place / "site.toml").write_text(first + TIMES)
+        return pair, card
+
+    def _join(self, name: str) -> None:
+        data = self.folder / name / "data"
+        data.mkdir(mode=0o700)
+        store = SqliteStore(data / "ledger.db")
+        found(store, self.founded.entry)
+        store.close()
 
     def clone(self, folder: Path) -> SiteFolders:
         """A copy for one test: making keys and ledgers takes a while."""

@@ -109,6 +109,7 @@ def submit(
 ) -> None:
     """Hand a model to this site's node, wait for the merged one, write it in the form of the model handed in."""
     from shoal.config import read_site
+    from shoal.model.layout import selects
     from shoal.model.model import load
     from shoal.swarm.door import Caller, Ended, Submit
 
@@ -122,7 +123,8 @@ def submit(
             if merged.digest() != ended.digest:
                 raise MachineError("submit.changed", "another round ended meanwhile; the node's model is newer")
             for name in merged:
-                mine[name] = merged[name]
+                if selects(name, (), settings.exclude):
+                    mine[name] = merged[name]
             mine.save(output)
     if format is Format.json:
         facts = {"output": str(output), "round": ended.round, "digest": ended.digest.hex()}

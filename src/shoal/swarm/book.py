@@ -10,7 +10,7 @@ them what the next round needs beside them (carried.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,14 +38,22 @@ class Book:
 
     arrays  name -> array; not written to, each new model has new ones
     layout  which of them are merged
+    local   which of the others each site may have of its own; here they keep the base's values
     digest  32 bytes, docs/FORMAT.md, "Digests"
     keep    called with each new model before it can be voted for: a model that a quorum has certified must not be
             lost, even where all fall out at once
     outer   the swarm's optimiser; None: the merged model is the new one
     """
 
-    def __init__(self, arrays: Mapping[str, Array], layout: Layout | None = None, outer: Outer | None = None) -> None:
+    def __init__(
+        self,
+        arrays: Mapping[str, Array],
+        layout: Layout | None = None,
+        outer: Outer | None = None,
+        local: Iterable[str] = (),
+    ) -> None:
         self.arrays = dict(arrays)
+        self.local = frozenset(local)
         self.layout = layout or Layout.of_arrays(self.arrays)
         self.digest = Model.from_tensors(self.arrays).digest()
         self.keep: Keep = lambda _digest, _arrays, _carried: None
@@ -76,12 +84,13 @@ class Book:
     def diff(self, local: Mapping[str, Array]) -> Float32s:
         """local - base, float32[layout.elements].
 
-        raises  ArgumentError  ``diff.model``: other names, shapes or types, or a tensor that is not merged differs
+        raises  ArgumentError  ``diff.model``: other names, shapes or types, or a tensor differs that is neither merged
+                               nor local
         """
         _require_same(self.arrays, local)
-        merged = {tensor.key for tensor in self.layout.tensors}
+        free = self.local.union(tensor.key for tensor in self.layout.tensors)
         for name, array in self.arrays.items():
-            if name not in merged and not np.array_equal(array, local[name], equal_nan=array.dtype.kind == "f"):
+            if name not in free and not np.array_equal(array, local[name], equal_nan=array.dtype.kind == "f"):
                 raise ArgumentError(
                     "diff.model", f"tensor {shown(name)} ({array.dtype}) is not merged, but differs from the base"
                 )

@@ -102,6 +102,8 @@ class Door:
         try:
             self._socket.bind(address)
         except zmq.ZMQError as error:
+            self._socket.close()
+            self._context.term()
             raise MachineError("door.listen", f"{address}: {error}") from None
         finally:
             os.umask(before)

@@ -15,7 +15,7 @@ import secrets
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -173,6 +173,7 @@ class Node:
     me, replica  this node's key, and its copy of the ledger, made with ``times.options()``; closed with the node
     model_path  the swarm's base model; what an earlier life of this node left in ``folder`` goes before it
     referee     measures certified models here, and keeps the best; closed with the node
+    exclude     globs of tensors that stay at this site
     raises      InputError  ``node.layout``: the model is not this swarm's
     """
 
@@ -186,6 +187,7 @@ class Node:
         folder: Path,
         times: Times = Times(),  # noqa: B008  (frozen)
         referee: Referee | None = None,
+        exclude: Sequence[str] = (),
     ) -> None:
         self._times = times
         self._transport = transport
@@ -197,7 +199,7 @@ class Node:
         self._scored = (0, 0)  # rounds, and evaluations on their way, when models were let go of
         self._folder = folder
         self._model_path = model_path
-        self._shelf = Shelf(folder, model_path)
+        self._shelf = Shelf(folder, model_path, exclude)
         book = self._book()
         keyring = Keyring(secrets.token_bytes, journal.keep_keys, journal.keys() or b"")
         self._peer = Peer(me, self._replica, book, journal, keyring, secrets.token_bytes, times.patience())
@@ -303,6 +305,11 @@ class Node:
     def arrays(self) -> dict[str, Any]:
         """The model in force; not to be written to."""
         return self._peer.book.arrays
+
+    @property
+    def local(self) -> frozenset[str]:
+        """Names of the tensors that stay at this site; `arrays` has the base's values of them."""
+        return self._peer.book.local
 
     def status(self) -> Status | None:
         """As of the last tick, merge or notice; None before the first."""

@@ -15,7 +15,7 @@ import contextlib
 import hashlib
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from shoal import failpoint
 from shoal.errors import MachineError, ShoalError
 from shoal.ledger.digest import DIGEST_BYTES
 from shoal.merge.outer import Outer
-from shoal.model.layout import Layout
+from shoal.model.layout import Layout, selects
 from shoal.model.model import Model, load
 from shoal.model.output import Output
 from shoal.swarm.book import Book
@@ -43,9 +43,12 @@ class Shelf:
     raises  ShoalError  the model cannot be read or copied
     """
 
-    def __init__(self, folder: Path, model_path: Path) -> None:
-        """``model_path``: the swarm's base model; what an earlier life left in ``folder`` goes before it."""
+    def __init__(self, folder: Path, model_path: Path, exclude: Sequence[str] = ()) -> None:
+        """model_path  the swarm's base model; what an earlier life left in ``folder`` goes before it
+        exclude     globs of tensors that are not merged, and that each site may have of its own
+        """
         self._folder = folder
+        self._exclude = exclude
         self._next = b""  # digest of what is in NEXT_FILE, once that is whole
         self._kept = b""  # digest of what is in MODEL_FILE
         kept = folder / MODEL_FILE
@@ -55,7 +58,7 @@ class Shelf:
                 base.save(kept)
         self._file: Model = load(kept)
         assert self._file.file is not None
-        self._layout = Layout.of_file(self._file.file)
+        self._layout = Layout.of_file(self._file.file, self._merged)
         places = {str(kept), *self._file.file.data_files()}
         self._bytes = sum(os.path.getsize(place) for place in places)
 
@@ -64,7 +67,8 @@ class Shelf:
 
         outer  the swarm's optimiser
         """
-        book = Book({name: self._file[name] for name in self._file}, self._layout, outer)
+        local = [name for name in self._file if not self._merged(name)]
+        book = Book({name: self._file[name] for name in self._file}, self._layout, outer, local)
         self._kept = book.digest
         empty = book.carried
         book.carry(self._carried(book.digest, empty))
@@ -87,6 +91,9 @@ class Shelf:
             output.create(self._bytes)
         finally:
             output.abort()
+
+    def _merged(self, name: str) -> bool:
+        return selects(name, (), self._exclude)
 
     def keep_next(self, digest: bytes, arrays: Mapping[str, Any], carried: Bytes) -> None:
         """Write a model where it survives, before this node votes for it.  raises  MachineError"""

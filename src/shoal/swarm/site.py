@@ -6,6 +6,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,8 +55,9 @@ def open_node(site: Site, model: Path | None = None, measure: Measure | None = N
         raise InputError("site.model", f"{folder}: holds no model yet; name the swarm's base model with --model")
     times = times_of(site)
     pairs = read_pairs(site)
-    store = SqliteStore(ledger_path)
-    try:
+    with ExitStack() as undo:  # what is open when something fails would keep the process from ending
+        store = SqliteStore(ledger_path)
+        undo.callback(store.close)
         replica = _replica(pairs[0][0], store, times)
         genesis = replica.ledger.state.genesis.hex()
         if site.genesis and genesis != site.genesis:
@@ -63,17 +65,17 @@ def open_node(site: Site, model: Path | None = None, measure: Measure | None = N
         (me, curve), member = _known(pairs, replica.ledger.state.registry)
         if me.public != pairs[0][0].public:
             replica = _replica(me, store, times)
-    except BaseException:
-        store.close()
-        raise
-    journal = JournalFile(folder / "journal.db")
-    sealed = os.environ.get(UNSEALED[0]) != UNSEALED[1]
-    transport = CurveTransport(curve.secret(), site.listen, sealed=sealed)
-    referee = None
-    if site.evaluate is not None or measure is not None:
-        settings = site.evaluate or Evaluate()
-        referee = Referee(folder, measure or measure_by(settings), settings.best)
-    node = Node(me, replica, journal, transport, model or folder / MODEL_FILE, folder, times, referee)
+        journal = JournalFile(folder / "journal.db")
+        undo.callback(journal.close)
+        sealed = os.environ.get(UNSEALED[0]) != UNSEALED[1]
+        transport = CurveTransport(curve.secret(), site.listen, sealed=sealed)
+        undo.callback(transport.close)
+        referee = None
+        if site.evaluate is not None or measure is not None:
+            settings = site.evaluate or Evaluate()
+            referee = Referee(folder, measure or measure_by(settings), settings.best)
+        node = Node(me, replica, journal, transport, model or folder / MODEL_FILE, folder, times, referee, site.exclude)
+        undo.pop_all()
     if not member:
         node.warn("the ledger here knows no key of this site: it waits for the members to let it in, and connect")
     if not sealed:
@@ -102,21 +104,26 @@ class Swarm:
     def __init__(self, node: Node, folder: Path, wait_s: float) -> None:
         self.node = node
         self._wait_s = wait_s
-        self._door = Door(node, folder)
         node.start()
+        try:
+            self._door = Door(node, folder)
+        except BaseException:
+            node.stop()
+            raise
         self._door.__enter__()
 
     def merge(self, tensors: Mapping[str, Any], samples: int, wait_s: float | None = None) -> dict[str, np.ndarray]:
         """Hand in what was trained, wait until a round with it is certified, get the merged tensors.
 
         tensors  name -> array of any framework, as the base model names them; tensors that are not floats must be as
-                 they were
+                 they were, but for those that stay at this site (``exclude``): these come back as they are
         samples  how many samples it was trained on: its weight
         wait_s   how long to wait; None: as the settings say
         raises   ArgumentError  the tensors are not of this swarm's model, or hold NaN;  MachineError  no round in time
         """
         local = {name: np.asarray(as_array(value, "model", name)) for name, value in tensors.items()}
-        return self.node.merge(local, samples, self._wait_s if wait_s is None else wait_s)
+        merged = self.node.merge(local, samples, self._wait_s if wait_s is None else wait_s)
+        return {name: local[name] if name in self.node.local else array for name, array in merged.items()}
 
     @property
     def tensors(self) -> dict[str, np.ndarray]:

@@ -1,0 +1,113 @@
+"""Sites that differ: one that comes in later, and tensors that stay at each site."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from site_folders import SiteFolders
+
+import shoal
+from shoal.errors import ArgumentError, InputError
+from shoal.ledger.identity import member_id
+from shoal.ledger.statement import Seen, make_statement
+from shoal.model.model import save
+from shoal.swarm.ballot import approve, open_ballot
+from shoal.swarm.node import Node
+from shoal.swarm.site import Swarm, open_node
+from shoal.swarm.site_keys import read_pairs
+
+NAMES = ("north", "south", "east")
+
+
+def until(true: Callable[[], bool]) -> None:
+    for _ in range(1500):
+        if true():
+            return
+        threading.Event().wait(0.02)
+    raise AssertionError("it did not come about within 30 s")
+
+
+def merged_round(nodes: list[Node]) -> list[np.ndarray]:
+    tickets = []
+    for number, node in enumerate(nodes):
+        arrays = node.arrays
+        tickets.append(node.submit({**arrays, "w": arrays["w"] + np.float32(number + 1)}, 10))
+    outcomes = [ticket.wait(60) for ticket in tickets]
+    assert all(outcome.took_part for outcome in outcomes)
+    return [outcome.arrays["w"] for outcome in outcomes]
+
+
+def test_a_site_comes_in_and_takes_part(tmp_path: Path) -> None:
+    sites = SiteFolders(tmp_path, NAMES)
+    card = sites.newcomer("west")
+    nodes = [open_node(sites.site(name), sites.model) for name in (*NAMES, "west")]
+    try:
+        for node in nodes:
+            node.start()
+        merged_round(nodes[:3])
+        assert any("let it in" in notice for notice in nodes[3].status().notices)
+        state = nodes[0]._peer.ledger
+        ballot = open_ballot(state, "add", member_id(card.card.signing), card)
+        keys = [read_pairs(sites.site(name))[0][0] for name in NAMES]
+        for key in keys[:2]:
+            ballot = approve(ballot, key, state)
+        nodes[0].say(make_statement(ballot.body, keys[0], state.genesis, Seen(state.index, state.head), 0))
+        until(lambda: len(nodes[3].status().members) == 4 and not nodes[3].status().behind)
+        assert nodes[3].status().round == 1
+        until(lambda: all(sum(m.connected for m in node.status().members) == 4 for node in nodes))
+        models = merged_round(nodes)
+        assert all(np.array_equal(model, models[0]) for model in models)
+    finally:
+        for node in nodes:
+            node.stop()
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_tensors_that_stay_at_each_site(tmp_path: Path, secure: bool) -> None:
+    base = {"body.w": np.zeros(500, np.float32), "head.w": np.zeros(7, np.float32), "head.n": np.array([0], np.int64)}
+    save(base, tmp_path / "base.onnx")
+    sites = SiteFolders(tmp_path, NAMES, secure, tmp_path / "base.onnx", ("head.*",))
+    swarms = [shoal.join(sites.settings(name), sites.model) for name in NAMES]
+    try:
+        assert swarms[0].node.local == {"head.w", "head.n"}
+        locals_ = [
+            {
+                "body.w": np.full(500, number, np.float32),
+                "head.w": np.full(7, 10 + number, np.float32),
+                "head.n": np.array([number], np.int64),
+            }
+            for number in range(3)
+        ]
+        merged: dict[int, dict[str, np.ndarray]] = {}
+
+        def merge(number: int, swarm: Swarm) -> None:
+            merged[number] = swarm.merge(locals_[number], 10)
+
+        threads = [threading.Thread(target=merge, args=item) for item in enumerate(swarms)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for number in range(3):
+            assert np.allclose(merged[number]["body.w"], 1.0, atol=0.05)
+            assert np.array_equal(merged[number]["head.w"], locals_[number]["head.w"])
+            assert merged[number]["head.n"][0] == number
+            assert np.array_equal(swarms[number].tensors["head.w"], base["head.w"]), "what all agree on is the base's"
+        assert len({swarm.node.status().model for swarm in swarms}) == 1
+        with pytest.raises(ArgumentError):
+            swarms[0].node.submit({**locals_[0], "head.w": np.zeros(8, np.float32)}, 10)
+    finally:
+        for swarm in swarms:
+            swarm.close()
+
+
+def test_sites_that_exclude_other_tensors_do_not_start(tmp_path: Path) -> None:
+    sites = SiteFolders(tmp_path, NAMES[:2])
+    sites.settings("north").write_text(sites.settings("north").read_text().replace("[]", '["w"]'))
+    with pytest.raises(InputError) as refused:
+        open_node(sites.site("north"), sites.model)
+    assert refused.value.code == "node.layout"
