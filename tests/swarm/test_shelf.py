@@ -129,9 +129,39 @@ def test_a_fall_between_two_names(base: Path, tmp_path: Path, point: str, nth: i
             shelf.keep(digest, book.arrays, book.carried)
     finally:
         failpoint.arm("")
-    again = Shelf(tmp_path, base).open_book()
-    assert again.adopt(digest, beside) and np.array_equal(again.rms, RMS)
     assert (tmp_path / CARRIED_FILE).exists() == (nth == 2 or point.endswith("after"))
+    goes_on(base, tmp_path, digest, beside)
+
+
+@pytest.mark.parametrize("point", ["statistics.rename.before", "model.rename.before", "model.rename.after"])
+def test_a_fall_before_the_vote(base: Path, tmp_path: Path, point: str) -> None:
+    """Whatever is there then, it is the whole model with what it carries, or not used."""
+    book = Shelf(tmp_path, base).open_book()
+    failpoint.arm(f"{point}:1:error")
+    try:
+        with pytest.raises(MachineError, match=point):
+            book.settle(np.full(300, 0.5, np.float32), RMS)
+    finally:
+        failpoint.arm("")
+    again = Shelf(tmp_path, base)
+    book = again.open_book()
+    assert book.digest == Model.from_tensors(arrays(0)).digest()
+    digest = Model.from_tensors({**arrays(0), "w": arrays(0)["w"] + np.float32(0.5)}).digest()
+    beside = CarriedForm(book.layout).digest(Carried(RMS))
+    if point == "model.rename.after":
+        goes_on(base, tmp_path, digest, beside)
+    else:
+        assert not book.adopt(digest, beside)
+
+
+def goes_on(base: Path, folder: Path, digest: bytes, beside: bytes) -> None:
+    """An earlier life has left this model: it is adopted, kept, and there for the next life."""
+    shelf = Shelf(folder, base)
+    book = shelf.open_book()
+    assert book.adopt(digest, beside) and np.array_equal(book.rms, RMS)
+    shelf.keep(digest, book.arrays, book.carried)
+    assert Shelf(folder, base).open_book().holds(digest, beside)
+    assert not (folder / NEXT_FILE).exists() and not (folder / NEXT_CARRIED_FILE).exists()
 
 
 def test_a_certified_model_outlives_the_fall_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ class Shelf:
         self._folder = folder
         self._exclude = exclude
         self._next = b""  # digest of what is in NEXT_FILE, once that is whole
-        self._kept = b""  # digest of what is in MODEL_FILE
+        self._kept = b""  # digest of what is in MODEL_FILE, where what it carries is there, too
         kept = folder / MODEL_FILE
         if not kept.exists():
             # A copy: whose file it is may change it, and it must not change under a node that runs.
@@ -69,14 +69,16 @@ class Shelf:
         """
         local = [name for name in self._file if not self._merged(name)]
         book = Book({name: self._file[name] for name in self._file}, self._layout, outer, local)
-        self._kept = book.digest
         empty = book.carried
-        book.carry(self._carried(book.digest, empty))
+        carried = self._carried(book.digest, len(empty))
+        self._kept = b"" if carried is None else book.digest
+        book.carry(empty if carried is None else carried)
         made = self._left()
         if made is not None and _forms(made) == _forms(book.arrays):
             digest = Model.from_tensors(made).digest()
-            if digest != book.digest:
-                self._next = book.wait(made, self._carried(digest, empty))
+            carried = self._carried(digest, len(empty))
+            if digest != book.digest and carried is not None:
+                self._next = book.wait(made, carried)
         book.keep = self.keep_next
         return book
 
@@ -98,8 +100,8 @@ class Shelf:
     def keep_next(self, digest: bytes, arrays: Mapping[str, Any], carried: Bytes) -> None:
         """Write a model where it survives, before this node votes for it.  raises  MachineError"""
         self._next = b""
+        _write(self._folder / NEXT_CARRIED_FILE, _encoded(digest, carried))  # first: see `_left`
         self._save(NEXT_FILE, arrays)
-        _write(self._folder / NEXT_CARRIED_FILE, _encoded(digest, carried))
         self._next = digest
 
     def keep(self, digest: bytes, arrays: Mapping[str, Any], carried: Bytes) -> None:
@@ -109,8 +111,9 @@ class Shelf:
         self._kept = b""
         assert self._file.file is not None
         if self._next == digest and not self._file.file.data_files():
-            for old, new in ((NEXT_CARRIED_FILE, CARRIED_FILE), (NEXT_FILE, MODEL_FILE)):
-                _rename(self._folder / old, self._folder / new)
+            if (self._folder / NEXT_CARRIED_FILE).exists():  # else an earlier life came as far as this
+                _rename(self._folder / NEXT_CARRIED_FILE, self._folder / CARRIED_FILE)
+            _rename(self._folder / NEXT_FILE, self._folder / MODEL_FILE)
         else:  # it came from a peer, or its values lie in a file of their own, which has the model's name
             _write(self._folder / CARRIED_FILE, _encoded(digest, carried))
             self._save(MODEL_FILE, arrays)
@@ -122,22 +125,26 @@ class Shelf:
         self._file.save(self._folder / name)
 
     def _left(self) -> dict[str, Any] | None:
-        """What an earlier life voted for, or was about to; None if that is not there, or not whole."""
+        """What an earlier life voted for, or was about to; None if that is not there, or not whole.
+
+        What it carries was written before it, so where that is missing, the model is one that was never voted for, or
+        of an attempt before.
+        """
         try:
             with load(self._folder / NEXT_FILE) as made:
                 return {name: np.array(made[name]) for name in made}
         except ShoalError:
             return None
 
-    def _carried(self, digest: bytes, empty: Bytes) -> Bytes:
-        """What belongs to the model with this digest; ``empty`` if it is not there, or not whole."""
+    def _carried(self, digest: bytes, size: int) -> Bytes | None:
+        """What belongs to the model with this digest, so many bytes; None if it is not there, or not whole."""
         for name in (CARRIED_FILE, NEXT_CARRIED_FILE):
             with contextlib.suppress(FileNotFoundError):
                 data = (self._folder / name).read_bytes()
                 known, found = data[:DIGEST_BYTES], data[2 * DIGEST_BYTES :]
-                if known == digest and len(found) == len(empty) and data == _encoded(digest, found):
+                if known == digest and len(found) == size and data == _encoded(digest, found):
                     return np.frombuffer(found, np.uint8).copy()
-        return empty
+        return None
 
 
 def _forms(arrays: Mapping[str, Any]) -> dict[str, tuple[Any, tuple[int, ...]]]:
