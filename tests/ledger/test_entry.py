@@ -110,9 +110,9 @@ def test_the_same_ledger_has_the_same_bytes() -> None:
     built = SwarmBuilder(members=4, secure=True, seal_every=3).history(3)
     assert built.entries[0].prev == GENESIS_PREV == ZERO_DIGEST
     whole = hashlib.sha256(b"".join(map(encode_entry, built.entries))).hexdigest()
-    assert built.genesis.hex() == "8525eff32a7f56295eacd72a71f7ca328835e63b8d063cbca8edaa3efea88dbc"
-    assert whole == "57d21162a043bf29b3d2de3de0f0d85d52f36dd402178c2579412acab7bedfee"
+    assert built.genesis.hex() == "13dcf47f926ef0c54ac2467a138177ce73ff2d8de36f17e78c5ae0339c64bdc3"
+    assert whole == "f3ee7f96c7c47c0b97a48d47435f4e41a6b2372fcd246a1a163e47c426eda9f2"
     assert (
         hashlib.sha256(built.ledger.encode()).hexdigest()
-        == "659bd0024a0c479e861a0a86e2e456c87e9501b25f0698855ffe640ffb126669"
+        == "6055f9acc75547d8c692683a9c900dc8abed76051437f8108f6657b75a266550"
     )

@@ -139,7 +139,7 @@ class Laws:
         elif isinstance(body, Abort) and record.survivors is not None:
             self.seen["aborted after survivors"] += 1
         elif isinstance(body, Complaint) and not self.liars:
-            raise Violation("no false accusation", f"nobody lies, and a member complains: {body.reason}")
+            raise Violation("no false accusation", f"nobody lies, and a member complains: {body.text}")
 
     def _planned(self, plan: RoundPlan, body: bytes) -> None:
         """The base of round r + 1 is the model of round r; a slot is used once."""
@@ -238,6 +238,10 @@ class Laws:
         ledger = peer.ledger
         if me in self.liars:
             return
+        aside = {who for who, member in ledger.registry.members.items() if member.faults}
+        if aside - self.liars:
+            raise Violation("no false accusation", f"{machine.name} knows of honest members that are set aside")
+        self.seen["set aside"] = max(self.seen["set aside"], len(aside))
         if self.models.get(ledger.round, ledger.model) != ledger.model:
             raise Violation("one model", f"{machine.name} has another model of round {ledger.round}")
         if peer.replica.halted is not None:
