@@ -127,7 +127,7 @@ class BuildNative(build_ext):
             "-O3",
             "-fmad=false",
             "-Xcompiler",
-            "-fPIC",
+            "-fPIC,-fvisibility=hidden",
             f"-I{NATIVE}",
             *codes,
             "--threads",

@@ -183,8 +183,9 @@ struct BoundGrid {
 inline void demand_coded(int bits) { demand(bits == 8 || bits == 12 || bits == 16 || bits == 32, "coded width"); }
 
 inline void bind_coding(py::module_& m) {
-    py::class_<BoundGrid>(m, "Grid").def(py::init<uintptr_t, uintptr_t, uintptr_t, int64_t, int64_t, uint64_t,
-                                                  const HostBytes&, const std::optional<HostBytes>&>());
+    py::class_<BoundGrid>(m, "Grid", py::module_local())
+        .def(py::init<uintptr_t, uintptr_t, uintptr_t, int64_t, int64_t, uint64_t, const HostBytes&,
+                      const std::optional<HostBytes>&>());
     m.def("rotate", [](const BoundGrid& grid, uintptr_t x, uintptr_t out, int device, uintptr_t stream) {
         py::gil_scoped_release free;
         rotate(grid.call, at<const float>(x), at<float>(out), queue_of(device, stream));
@@ -224,9 +225,10 @@ inline void bind_coding(py::module_& m) {
     });
 }
 
+// Types and errors are local: `_cuda` and its twin may be in one process.
 inline void bind_calls(py::module_& m) {
     // OSError would be taken for a file's: RuntimeError with what CUDA said, MemoryError where it is memory.
-    py::register_exception_translator([](std::exception_ptr thrown) {
+    py::register_local_exception_translator([](std::exception_ptr thrown) {
         try {
             if (thrown) std::rethrow_exception(thrown);
         } catch (const Failure& failure) {

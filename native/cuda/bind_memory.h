@@ -15,7 +15,7 @@ inline void bind_memory(py::module_& m) {
             throw std::invalid_argument("an array that is contiguous and no larger than the memory");
         return size_t(x.nbytes());
     };
-    py::class_<Memory>(m, "Memory")
+    py::class_<Memory>(m, "Memory", py::module_local())
         .def(py::init([](size_t bytes, int device, uintptr_t stream) {
             return std::make_unique<Memory>(bytes, Queue{device, reinterpret_cast<void*>(stream)});
         }))

@@ -37,7 +37,7 @@ inline void bind_pipeline(py::module_& m) {
         return weights ? std::vector<double>(weights->data(), weights->data() + weights->size())
                        : std::vector<double>();
     };
-    py::class_<Pipeline>(m, "Pipeline")
+    py::class_<Pipeline>(m, "Pipeline", py::module_local())
         .def(py::init<int, int64_t>())
         .def_property_readonly("tile_bytes", &Pipeline::tile_bytes)
         .def("weighted_mean",

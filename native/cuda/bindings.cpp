@@ -4,6 +4,7 @@
 #include "cuda/bind_memory.h"
 #include "cuda/bind_pipeline.h"
 #include "cuda/probe.h"
+#include "cuda/rates.h"
 #include "cuda/streams.h"
 
 namespace py = pybind11;
@@ -15,6 +16,14 @@ PYBIND11_MODULE(_cuda, m) {
     cuda::bind_calls(m);
     cuda::bind_memory(m);
     cuda::bind_pipeline(m);
+    const py::call_guard<py::gil_scoped_release> free;
+    py::class_<cuda::Timer>(m, "Timer", py::module_local())
+        .def(py::init<int, uintptr_t>())
+        .def("start", &cuda::Timer::start)
+        .def("stop", &cuda::Timer::stop, free);
+    m.def("copy_seconds", cuda::copy_seconds, free);
+    m.def("bus_seconds", cuda::bus_seconds, free);
+    m.def("cipher_seconds", cuda::cipher_seconds, free);
     m.def("dlpack", cuda::dlpack);
     m.def("device_of", cuda::device_of);
     m.def("follow", cuda::follow);

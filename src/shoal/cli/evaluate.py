@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from shoal.cli.show import Format, line, print_json
-from shoal.errors import shown
+from shoal.cli.show import Format, line, note, print_json
+from shoal.errors import MachineError, shown
 
 
 def evaluate(
@@ -31,7 +31,7 @@ def evaluate(
     ] = None,
     output: Annotated[str | None, typer.Option("--output", help="Which output of the model holds the scores.")] = None,
     scores: Annotated[str, typer.Option("--scores", help="What the scores are: auto, probability or logit.")] = "auto",
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda (where there is none: cpu).")] = "cpu",
     format: Annotated[Format, typer.Option("--format", help="text or json.")] = Format.text,
 ) -> None:
     """Run a model on held-out data and measure it: AUC, accuracy, F1 and log loss."""
@@ -43,7 +43,14 @@ def evaluate(
     columns = tuple(n for n in (inputs or "").split(",") if n)
     # onnxruntime opens a model's external data by itself; Shoal's own reader first says whether they may be opened.
     ModelFile.open(model).close()
-    answer = answer_to(model, data, Question(names, columns, labels, output, scores, device))
+    question = Question(names, columns, labels, output, scores, device)
+    try:
+        answer = answer_to(model, data, question)
+    except MachineError as error:
+        if device == "cpu" or error.code != "device.cuda":
+            raise
+        note(f"--device {device} cannot be used, going on with the CPU: {error}")
+        answer = answer_to(model, data, replace(question, device="cpu"))
     if format is Format.json:
         print_json(asdict(answer))
         return

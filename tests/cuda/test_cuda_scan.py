@@ -1,4 +1,4 @@
-"""What the CUDA kernels compute, on the host: statistics, inner products and check sums give the reference's bits."""
+"""CUDA kernels, on the host and on a device if there is one: statistics, inner products, check sums."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from sample_arrays import NAMES, bits_of, sample, shifted
 from shoal.kernels import reference, reference_ring
 from shoal.limits import GRAM_BLOCK
 
+pytestmark = pytest.mark.usefixtures("target")
+
 KINDS = ("plain", "specials", "tiny", "bits")
 #: nothing, lanes that are missing, around one block and two
 LENGTHS = (0, 1, 7, 9, GRAM_BLOCK - 1, GRAM_BLOCK + 1, 2 * GRAM_BLOCK + 3)
@@ -17,7 +19,7 @@ LENGTHS = (0, 1, 7, 9, GRAM_BLOCK - 1, GRAM_BLOCK + 1, 2 * GRAM_BLOCK + 3)
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", NAMES)
-def test_host_statistics_are_the_references(name: str, kind: str) -> None:
+def test_cuda_statistics_are_the_references(name: str, kind: str) -> None:
     for length in LENGTHS:
         x = sample(np.random.default_rng(length), NAMES[name], length, kind)
         numbers, counts = np.empty(2), np.empty(2, np.int64)
@@ -29,7 +31,7 @@ def test_host_statistics_are_the_references(name: str, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ("plain", "specials"))
 @pytest.mark.parametrize("name", NAMES)
-def test_host_inner_products_are_the_references(name: str, kind: str) -> None:
+def test_cuda_inner_products_are_the_references(name: str, kind: str) -> None:
     for count in (1, 3, 4, 5, 9):
         for length in (0, 1, 15, GRAM_BLOCK + 5) if count == 5 else (77,):
             rng = np.random.default_rng(length + count)
@@ -42,7 +44,7 @@ def test_host_inner_products_are_the_references(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("bits", (8, 12, 16, 32, 64))
-def test_host_check_sums_are_the_references(bits: int) -> None:
+def test_cuda_check_sums_are_the_references(bits: int) -> None:
     for number, count in enumerate((0, 2, 14, 16, 18, 4098, 66_000)):
         for place in (0, 1, 15, 16, 2**36 + 7, 2**60 - 1):
             rng = np.random.default_rng(number)

@@ -1,4 +1,4 @@
-"""What the CUDA kernels compute, on the host: sums and order statistics give the bits of `reference`."""
+"""CUDA kernels, on the host and on a device if there is one: the bits of `reference`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from sample_arrays import KINDS, NAMES, bits_of, sample, shifted
 
 from shoal.kernels import reference
 from shoal.kernels.reference import Array
+
+pytestmark = pytest.mark.usefixtures("target")
 
 #: nothing, one, around a thread's 16 bytes of each dtype and around a block of threads
 LENGTHS = (0, 1, 2, 3, 5, 9, 17, 1025)
@@ -43,7 +45,7 @@ def by_reference(function: Any, *arguments: Any) -> tuple[bool, Array]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", NAMES)
-def test_host_mean_gives_the_references_bits(name: str, kind: str) -> None:
+def test_cuda_mean_gives_the_references_bits(name: str, kind: str) -> None:
     for length in LENGTHS:
         for count in (1, 2, 8, 13):
             inputs = samples(length + count, NAMES[name], length, kind, count)
@@ -54,7 +56,7 @@ def test_host_mean_gives_the_references_bits(name: str, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", NAMES)
-def test_host_order_gives_the_references_bits(name: str, kind: str) -> None:
+def test_cuda_order_gives_the_references_bits(name: str, kind: str) -> None:
     for count in (1, 2, 3, 4, 5, 8, 9, 16, 17, 31, 32):
         for length in (0, 1, 3, 37):
             inputs = samples(length + count, NAMES[name], length, kind, count)
@@ -70,7 +72,7 @@ def test_host_order_gives_the_references_bits(name: str, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", NAMES)
-def test_host_combination_gives_the_references_bits(name: str, kind: str) -> None:
+def test_cuda_combination_gives_the_references_bits(name: str, kind: str) -> None:
     for length in LENGTHS:
         base, *inputs = samples(length, NAMES[name], length, kind, 6)
         coefficients = [0.5, -1.25, 3.0, 1e-3, -0.1]
@@ -85,7 +87,7 @@ def test_host_combination_gives_the_references_bits(name: str, kind: str) -> Non
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", NAMES)
-def test_host_conversion_gives_the_references_bits(name: str, kind: str) -> None:
+def test_cuda_conversion_gives_the_references_bits(name: str, kind: str) -> None:
     for length in LENGTHS:
         (x,) = samples(length, NAMES[name], length, kind, 1)
         for dtype in NAMES.values():
@@ -96,7 +98,7 @@ def test_host_conversion_gives_the_references_bits(name: str, kind: str) -> None
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_host_sums_may_write_over_an_input(name: str) -> None:
+def test_cuda_sums_may_write_over_an_input(name: str) -> None:
     inputs = samples(1, NAMES[name], 301, "plain", 5)
     expected = np.empty_like(inputs[0])
     reference.median(inputs, None, expected)
@@ -104,7 +106,7 @@ def test_host_sums_may_write_over_an_input(name: str) -> None:
     assert same(inputs[3], expected)
 
 
-def test_most_inputs_of_a_host_mean() -> None:
+def test_most_inputs_of_a_mean() -> None:
     inputs = samples(0, np.dtype(np.float32), 9, "plain", 128)
     expected, out = np.empty_like(inputs[0]), np.empty_like(inputs[0])
     reference.weighted_mean(inputs, range(1, 129), expected)

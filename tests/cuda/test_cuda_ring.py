@@ -1,4 +1,4 @@
-"""What the CUDA kernels compute, on the host: masks and sums of ring words give the bits of `reference_ring`."""
+"""CUDA kernels, on the host and on a device if there is one: the bits of `reference_ring`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from sample_arrays import shifted
 
 from shoal.kernels import reference_ring as reference
 from shoal.kernels.ring import Streams
+
+pytestmark = pytest.mark.usefixtures("target")
 
 BITS = (8, 12, 16, 32, 64)
 #: around a unit of every width (8 to 64 elements)
@@ -30,7 +32,7 @@ def streams_of(count: int) -> tuple[list[bytes], list[int]]:
 
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("place", PLACES)
-def test_host_masks_are_the_references(bits: int, place: int) -> None:
+def test_cuda_masks_are_the_references(bits: int, place: int) -> None:
     for number, count in enumerate(COUNTS):
         data = words(count, bits, number)
         keys, signs = streams_of(number % 4)
@@ -41,7 +43,7 @@ def test_host_masks_are_the_references(bits: int, place: int) -> None:
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_more_host_masks_than_one_launch_takes(bits: int) -> None:
+def test_more_masks_than_one_launch_takes(bits: int) -> None:
     data = words(130, bits, 0)
     keys, signs = streams_of(131)
     expected, out = np.empty_like(data), np.empty_like(data)
@@ -54,7 +56,7 @@ def test_more_host_masks_than_one_launch_takes(bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_host_sums_of_words_are_the_references(bits: int) -> None:
+def test_cuda_sums_of_words_are_the_references(bits: int) -> None:
     for count in COUNTS:
         for inputs in (1, 2, 19):
             rows = [words(count, bits, seed) for seed in range(inputs)]

@@ -1,4 +1,4 @@
-"""What the CUDA kernels compute, on the host: rotation, rounding, masks and their way back give the reference's bits."""
+"""CUDA kernels, on the host and on a device if there is one: rotation, rounding, masks as the reference."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from device_kernels import CODING
 from sample_arrays import bits_of, sample, shifted
 
 from shoal.errors import ArgumentError
+from shoal.kernels import _cuda_host, reference_ring
 from shoal.kernels import reference_coding as reference
-from shoal.kernels import reference_ring
 from shoal.kernels.blocks import RING_BITS, Blocks, Spec, StreamKeys
+from shoal.kernels.cuda_coding import Coding
 from shoal.kernels.ring import Streams
+
+pytestmark = pytest.mark.usefixtures("target")
 
 KEYS = StreamKeys(hashlib.sha256(b"signs").digest(), hashlib.sha256(b"dither").digest())
 KINDS = ("plain", "ties", "tiny", "large")
@@ -60,7 +63,7 @@ def added(words: np.ndarray, bits: int, streams: Streams, blocks: Blocks) -> np.
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_host_rotation_is_the_references(kind: str) -> None:
+def test_cuda_rotation_is_the_references(kind: str) -> None:
     rng = np.random.default_rng(0)
     for number, (blocks, end, missing) in enumerate(GRIDS):
         x = shifted(finite(rng, end - missing, kind), 4 * (number % 2))
@@ -77,7 +80,7 @@ def test_host_rotation_is_the_references(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bits", RING_BITS)
-def test_host_encoding_is_the_references(bits: int, kind: str) -> None:
+def test_cuda_encoding_is_the_references(bits: int, kind: str) -> None:
     rng = np.random.default_rng(bits)
     for i, (blocks, end, missing) in enumerate(GRIDS):
         x = shifted(finite(rng, end - missing, kind), 4 * (i % 2))
@@ -106,7 +109,7 @@ def test_host_encoding_is_the_references(bits: int, kind: str) -> None:
 
 
 @pytest.mark.parametrize("bits", RING_BITS)
-def test_host_decoding_is_the_references(bits: int) -> None:
+def test_cuda_decoding_is_the_references(bits: int) -> None:
     rng = np.random.default_rng(bits)
     for i, (blocks, end, missing) in enumerate(GRIDS):
         words = rng.integers(0, 256, blocks.places * bits // 8, np.uint8)
@@ -130,7 +133,7 @@ def test_host_decoding_is_the_references(bits: int) -> None:
         assert np.array_equal(bits_of(out), bits_of(expected))
 
 
-def test_host_decoding_may_write_over_its_base() -> None:
+def test_cuda_decoding_may_write_over_its_base() -> None:
     blocks, end, _ = GRIDS[2]
     rng = np.random.default_rng(1)
     words = rng.integers(0, 256, blocks.places, np.uint8)
@@ -142,7 +145,7 @@ def test_host_decoding_may_write_over_its_base() -> None:
     assert np.array_equal(bits_of(base), bits_of(apart))
 
 
-def test_host_encoding_says_what_is_not_finite() -> None:
+def test_cuda_encoding_says_what_is_not_finite() -> None:
     """No wait, so no error: the block's sum of squares tells, and the other blocks are not touched by it."""
     blocks, end = grid_of([6, 6], [0, 0], 0)
     x = np.ones(end, np.float32)
@@ -154,26 +157,27 @@ def test_host_encoding_says_what_is_not_finite() -> None:
 
 
 def test_coding_arguments_of_a_device_are_checked() -> None:
+    coding = Coding(_cuda_host, -1)
     blocks, end = grid_of([6, 6], [0, 0], 0)
-    grid, sums = CODING.grid(blocks), CODING.sums(2)
+    grid, sums = coding.grid(blocks), coding.sums(2)
     x, out = np.zeros(end, np.float32), np.zeros(blocks.places, np.uint8)
     spec = Spec(0, 1.0, np.ones(2, np.float32), 100, 8)
     bad = [
-        (lambda: CODING.encode(x[:64], grid, KEYS, spec, out, sums), "blocks.range"),
-        (lambda: CODING.encode(x, grid, KEYS, spec, out[1:], sums), "array.length"),
-        (lambda: CODING.encode(x, grid, KEYS, spec, x.view(np.uint8)[:128], sums), "array.overlap"),
-        (lambda: CODING.encode(x, grid, KEYS, spec, out, CODING.sums(1)), "array.length"),
-        (lambda: CODING.encode(x.astype(np.float64), grid, KEYS, spec, out, sums), "array.dtype"),
-        (lambda: CODING.rotate(x, grid, bytes(31), np.zeros(128, np.float32)), "key.length"),
-        (lambda: CODING.decode(out, grid, KEYS, np.zeros(9, np.int32), np.ones(2), None, x, bits=8), "array.length"),
+        (lambda: coding.encode(x[:64], grid, KEYS, spec, out, sums), "blocks.range"),
+        (lambda: coding.encode(x, grid, KEYS, spec, out[1:], sums), "array.length"),
+        (lambda: coding.encode(x, grid, KEYS, spec, x.view(np.uint8)[:128], sums), "array.overlap"),
+        (lambda: coding.encode(x, grid, KEYS, spec, out, coding.sums(1)), "array.length"),
+        (lambda: coding.encode(x.astype(np.float64), grid, KEYS, spec, out, sums), "array.dtype"),
+        (lambda: coding.rotate(x, grid, bytes(31), np.zeros(128, np.float32)), "key.length"),
+        (lambda: coding.decode(out, grid, KEYS, np.zeros(9, np.int32), np.ones(2), None, x, bits=8), "array.length"),
         (
-            lambda: CODING.decode(
+            lambda: coding.decode(
                 out, grid, KEYS, np.zeros(65536, np.int32), np.ones(2), None, x, bits=8, streams=streams_of(65)
             ),
             "streams.count",
         ),
         (
-            lambda: CODING.decode(out, grid, KEYS, np.zeros(65536, np.int32), np.array([1, np.nan]), None, x, bits=8),
+            lambda: coding.decode(out, grid, KEYS, np.zeros(65536, np.int32), np.array([1, np.nan]), None, x, bits=8),
             "scales.value",
         ),
     ]
