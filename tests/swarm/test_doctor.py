@@ -18,12 +18,13 @@ from shoal.limits import CHUNK_BYTES, PROBE_CHUNKS_MAX, PROBE_PAUSE_S
 from shoal.model.model import save
 from shoal.swarm import checkup, doctor, probe
 from shoal.swarm.checkup import Checkup, check_up
-from shoal.swarm.doctor import Seen, examine, of_member
+from shoal.swarm.doctor import examine, of_member
 from shoal.swarm.door import Door
 from shoal.swarm.finding import Finding, worst
 from shoal.swarm.node import Node
 from shoal.swarm.probe import Ask, Examiner, Found, Got, Host, Told
 from shoal.swarm.site import open_node
+from shoal.swarm.visit import Seen
 
 NAMES = ("north", "south", "east")
 
@@ -202,12 +203,13 @@ def test_a_port_that_is_taken(sites: SiteFolders) -> None:
 
 
 def test_a_node_that_runs_already_is_asked(sites: SiteFolders) -> None:
-    with running(sites, "north") as nodes, Door(nodes["north"], Path(sites.site("north").data)):
+    with running(sites, "north", "south") as nodes, Door(nodes["north"], Path(sites.site("north").data)):
         while nodes["north"].status() is None:
             threading.Event().wait(0.01)
-        found = examine(sites.site("north"), None, 30)
-    assert "node runs" in by_check(found)["ports"].found
-    assert by_check(found)["member south"].found == "not connected" and by_check(found)["swarm"].level == "warning"
+        found = examine(sites.site("north"), None, 3)
+    assert "node runs" in by_check(found)["ports"].found and by_check(found)["swarm"].level == "ok"
+    assert [f.level for f in found if f.check == "member south"] == ["ok"] * 4, found
+    assert "no answer" in by_check(found)["member east"].found
 
 
 def test_a_sites_command_says_it_all(sites: SiteFolders) -> None:

@@ -1,18 +1,15 @@
 """A site examined before its node starts: its machine (checkup.py), then every member, over the transport itself.
 
 While it runs, the doctor listens where the node would and answers as one: the doctors of two sites examine each other.
-Where this site's node runs already, that has the keys and the ports, and the doctor asks it what it sees.
+Where this site's node runs already, that has the keys and the ports, and the doctor lets it examine the others.
 """
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from shoal import __version__
 from shoal.config import Site
@@ -24,8 +21,9 @@ from shoal.swarm.curve_transport import CurveTransport
 from shoal.swarm.door import SOCKET_FILE, Caller
 from shoal.swarm.finding import Finding
 from shoal.swarm.node import Status
-from shoal.swarm.probe import PROBE, Examiner, Found, Host, decode
-from shoal.swarm.transport import Back, Bulk, Endpoint, Received
+from shoal.swarm.probe import PROBE, Found, Host, Out, decode
+from shoal.swarm.transport import Bulk, Endpoint, Received
+from shoal.swarm.visit import Seen, Visit
 
 #: a clock that is further off is worth a word; nothing in the protocol follows from clocks
 SKEW_MS_MAX: Final = 1000.0
@@ -34,18 +32,6 @@ _SLOW_LINK: Final = 1.25e6
 #: seconds for which a node that runs may keep us waiting
 _DOOR_S: Final = 3.0
 _TURN_S: Final = 0.02
-
-
-class Seen(msgspec.Struct):
-    """What the network showed of one member.
-
-    dialled   this site reached it, and both showed their keys
-    accepted  it reached this site
-    """
-
-    dialled: bool = False
-    accepted: bool = False
-    found: Found = msgspec.field(default_factory=Found)
 
 
 def clock_ms() -> int:
@@ -61,10 +47,13 @@ def examine(site: Site, model: Path | None, wait_s: float) -> list[Finding]:
     checkup = Checkup(site, model)
     findings = check_up(checkup)
     running = node_status(Path(site.data))
-    if running is not None:
-        return findings + _of_running(running)
     if checkup.me is None or checkup.state is None:
         return findings
+    members = {i: m for i, m in checkup.state.registry.members.items() if i != checkup.me[0].id}
+    mine = checkup.state.registry.members[checkup.me[0].id]
+    if running is not None:
+        findings.append(Finding("ok", "ports", "this site's node runs and has them"))
+        return findings + of_members(members, seen_by_node(Path(site.data), wait_s), mine.address, checkup.state)
     try:
         transport = CurveTransport(checkup.me[1].secret(), site.listen)
     except ShoalError as error:
@@ -72,7 +61,6 @@ def examine(site: Site, model: Path | None, wait_s: float) -> list[Finding]:
         return [*findings, Finding("fault", "ports", shown(str(error), 300), advice)]
     if site.listen:
         findings.append(Finding("ok", "ports", f"{shown(site.listen)} and the port after it are free"))
-    members = {i: m for i, m in checkup.state.registry.members.items() if i != checkup.me[0].id}
     try:
         seen = look_around(transport, checkup.state, members, wait_s)
         versions = transport.counters["refused.version"]
@@ -81,10 +69,7 @@ def examine(site: Site, model: Path | None, wait_s: float) -> list[Finding]:
     if versions:
         told = "a member speaks another version of the transport"
         findings.append(Finding("fault", "versions", told, "install the same version of Shoal at all sites"))
-    mine = checkup.state.registry.members[checkup.me[0].id]
-    for who, member in sorted(members.items(), key=lambda item: item[1].name):
-        findings += of_member(member, seen[who], mine.address, checkup.state)
-    return findings + _of_all(seen)
+    return findings + of_members(members, seen, mine.address, checkup.state)
 
 
 def node_status(folder: Path) -> Status | None:
@@ -98,44 +83,47 @@ def node_status(folder: Path) -> Status | None:
         return None
 
 
+def seen_by_node(folder: Path, wait_s: float) -> dict[bytes, Seen]:
+    """What this site's node sees when it examines the others."""
+    with Caller(folder) as caller:
+        return caller.examine(wait_s)
+
+
 def look_around(
     transport: CurveTransport, state: State, members: Mapping[bytes, Member], wait_s: float
 ) -> dict[bytes, Seen]:
-    """Meet the members and ask them, until all is known or ``wait_s`` seconds are over."""
-    host, examiner = Host(lambda: state, clock_ms), Examiner(lambda: secrets.randbits(62), clock_ms)
-    seen = {who: Seen() for who in members}
+    """Meet the members and ask them, until all is known or ``wait_s`` seconds are over; answer those that ask."""
+    host, visit = Host(lambda: state, clock_ms), Visit(members, clock_ms, time.monotonic() + wait_s)
     transport.allow({who: Endpoint(m.curve, m.address) for who, m in members.items()})
-    end = time.monotonic() + wait_s
-    while time.monotonic() < end:
-        out = []
+    while not visit.over(time.monotonic()):
+        out: list[Out] = []
         for event in transport.poll(_TURN_S):
             now_s = time.monotonic()
-            if isinstance(event, Back):
-                examiner.up(event.peer)
-            elif isinstance(event, Received) and event.data[:1] == PROBE:
+            if isinstance(event, Received) and event.data[:1] == PROBE:
                 said = decode(event.data)
                 if said is not None:
-                    examiner.heard(event.peer, said, now_s)
+                    visit.heard(event.peer, said, now_s)
                     out += host.heard(event.peer, said, now_s)
             elif isinstance(event, Bulk) and event.header[:1] == PROBE:
-                examiner.chunk(event.peer, event.header, now_s)
+                visit.chunk(event.peer, event.header, now_s)
                 out += host.chunk(event.peer, event.header)
-        for each in (*out, *examiner.turn(time.monotonic())):
+        for each in (*out, *visit.turn(transport.ways, time.monotonic())):
             if len(each) == 2:
                 transport.send(*each)
             elif not transport.send_bulk(*each):
-                examiner.unsent(each[0])
-        for who, one in seen.items():
-            dialled, accepted = transport.ways(who)
-            one.dialled, one.accepted = one.dialled or dialled, one.accepted or accepted
-        if all(examiner.done(who) and one.dialled and one.accepted for who, one in seen.items()):
-            break
-    for who, one in seen.items():
-        one.found = examiner.found(who)
-    return seen
+                visit.unsent(each[0])
+    return visit.seen
 
 
 # --- what it means ----------------------------------------------------------------------------------------------------
+
+
+def of_members(members: Mapping[bytes, Member], seen: Mapping[bytes, Seen], mine: str, state: State) -> list[Finding]:
+    """Findings about all, by name."""
+    findings = []
+    for who, member in sorted(members.items(), key=lambda item: item[1].name):
+        findings += of_member(member, seen.get(who, Seen()), mine, state)
+    return findings + _of_all({who: seen.get(who, Seen()) for who in members})
 
 
 def of_member(member: Member, seen: Seen, mine: str, state: State) -> list[Finding]:
@@ -210,24 +198,6 @@ def _of_all(seen: Mapping[bytes, Seen]) -> list[Finding]:
     if 2 * (met + 1) > len(seen) + 1:
         return [Finding("ok", "swarm", words)]
     return [Finding("warning", "swarm", words, "a round needs more than half: start the other nodes")]
-
-
-def _of_running(status: Status) -> list[Finding]:
-    """The node runs: what it sees."""
-    findings = [Finding("ok", "ports", "this site's node runs and has them")]
-    for member in status.members:
-        name = f"member {shown(member.name)}"
-        if member.id == status.id:
-            continue
-        if member.connected:
-            findings.append(Finding("ok", name, "connected"))
-        else:
-            advice = "start its node; else run `shoal doctor` there"
-            findings.append(Finding("warning", name, "not connected", advice))
-    up = sum(m.connected for m in status.members)
-    words = f"{up} of {len(status.members)} members, with this one"
-    level, advice = ("ok", "") if 2 * up > len(status.members) else ("warning", "a round needs more than half")
-    return [*findings, Finding(level, "swarm", words, advice)]  # type: ignore[arg-type]
 
 
 def _rate(rate: float) -> str:

@@ -5,6 +5,7 @@ are handed over as files, not as bytes: a request names an ONNX file, an answer 
 
     Submit(path, samples)  -> Taken, then Ended or Failed when the round is over
     Look()                 -> Looked
+    Examine(wait_s)        -> Examined, when all members were asked or the time is over
     Say(payload)           -> Taken: a signed statement to bring to the leader
 """
 
@@ -25,6 +26,7 @@ from shoal.limits import LEDGER_ENTRY_BYTES_MAX
 from shoal.model.model import load
 from shoal.swarm.node import Node, Status
 from shoal.swarm.shelf import MODEL_FILE
+from shoal.swarm.visit import Seen
 
 SOCKET_FILE: Final = "node.sock"
 #: bytes of one request: a path and a number
@@ -50,6 +52,10 @@ class Say(Message, frozen=True, tag=3):
     payload: Annotated[bytes, Meta(max_length=LEDGER_ENTRY_BYTES_MAX)]
 
 
+class Examine(Message, frozen=True, tag=4):
+    wait_s: Annotated[float, Meta(ge=0, le=3600)]
+
+
 class Taken(Message, frozen=True, tag=11):
     """The request is on its way."""
 
@@ -72,8 +78,14 @@ class Looked(Message, frozen=True, tag=14):
     status: Status | None
 
 
-_REQUESTS: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(Submit | Look | Say)
-_ANSWERS: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(Taken | Ended | Failed | Looked)
+class Examined(Message, frozen=True, tag=15):
+    """What the node sees of the others, by member."""
+
+    seen: dict[bytes, Seen]
+
+
+_REQUESTS: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(Submit | Look | Say | Examine)
+_ANSWERS: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(Taken | Ended | Failed | Looked | Examined)
 
 
 def socket_address(folder: Path) -> str:
@@ -139,11 +151,16 @@ class Door:
             return
         if isinstance(request, Look):
             self._answers.put((caller, Looked(self._node.status())))
+        elif isinstance(request, Examine):
+            threading.Thread(target=self._examine, args=(caller, request), name="shoal-examine", daemon=True).start()
         elif isinstance(request, Say):
             self._node.say(request.payload)
             self._answers.put((caller, Taken()))
         else:
             threading.Thread(target=self._submit, args=(caller, request), name="shoal-submit", daemon=True).start()
+
+    def _examine(self, caller: bytes, request: Examine) -> None:
+        self._answers.put((caller, Examined(self._node.examine(request.wait_s))))
 
     def _submit(self, caller: bytes, request: Submit) -> None:
         """Read, hand in, wait; on a thread of its own, which ends with the round or the node."""
@@ -208,3 +225,11 @@ class Caller:
         if not isinstance(answer, Looked) or answer.status is None:
             raise MachineError("door.silent", f"{self._folder}: the node does not answer")
         return answer.status
+
+    def examine(self, wait_s: float) -> dict[bytes, Seen]:
+        """What the node sees of the other members.  raises  MachineError  ``door.silent``"""
+        self.ask(Examine(wait_s))
+        answer = self.answer(wait_s + 5.0)
+        if not isinstance(answer, Examined):
+            raise MachineError("door.silent", f"{self._folder}: the node does not answer")
+        return answer.seen

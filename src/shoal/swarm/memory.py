@@ -228,6 +228,10 @@ class MemoryTransport:
             if was_up:
                 self._control[peer] = deque([Lost(peer)])
 
+    def ways(self, peer: bytes) -> tuple[bool, bool]:
+        up = peer in self._up
+        return up and self._allowed[peer].address != "", up and self.endpoint.address != ""
+
     def _forget(self, peer: bytes) -> None:
         """What has arrived of this peer and was not polled."""
         for queues, bulk in ((self._control, False), (self._bulk, True)):

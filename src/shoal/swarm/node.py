@@ -43,6 +43,7 @@ from shoal.swarm.ring_coder import check_size
 from shoal.swarm.shelf import MODEL_FILE, Shelf
 from shoal.swarm.stages import Stages
 from shoal.swarm.transport import Back, Bulk, Endpoint, Lost, Received, Transport
+from shoal.swarm.visit import Seen, Visit
 
 #: ticks that one turn catches up at most: after a stopped process time does not count
 _TICKS_AT_ONCE: Final = 3
@@ -204,6 +205,7 @@ class Node:
         keyring = Keyring(secrets.token_bytes, journal.keep_keys, journal.keys() or b"")
         self._peer = Peer(me, self._replica, book, journal, keyring, secrets.token_bytes, times.patience())
         self._host = Host(lambda: self._peer.ledger, lambda: time.time_ns() // 1_000_000)
+        self._visits: list[tuple[Visit, threading.Event]] = []
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._worker = ThreadPoolExecutor(1, "shoal-worker")
         self._stopping = threading.Event()
@@ -315,6 +317,14 @@ class Node:
         """As of the last tick, merge or notice; None before the first."""
         return self._snapshot
 
+    def examine(self, wait_s: float) -> dict[bytes, Seen]:
+        """Ask the other members who they are, and how fast bytes go; waits until all is known, ``wait_s`` at most."""
+        members = [i for i in self._peer.ledger.registry.members if i != self._peer.me.id]
+        visit, over = Visit(members, lambda: time.time_ns() // 1_000_000, time.monotonic() + wait_s), threading.Event()
+        self._do(lambda: self._visits.append((visit, over)))
+        over.wait(wait_s + 1.0)
+        return visit.seen
+
     def say(self, payload: bytes) -> None:
         """Bring a statement that somebody made (an approved change of membership) to the leader."""
         self._do(lambda: self._peer.forward(payload))
@@ -372,6 +382,8 @@ class Node:
                 self._act(out)
                 news = news or isinstance(out, Merged | Notice)
             self._stages.at(self._phase(), time.monotonic())
+            if self._visits:
+                self._visit()
             if self._referee is not None and news:
                 self._evaluate(self._referee)
             self._allow()
@@ -389,14 +401,19 @@ class Node:
         if isinstance(event, Received):
             self._received += len(event.data)
             if event.data[:1] == PROBE:
-                said = decode(event.data)
-                self._answer([] if said is None else self._host.heard(event.peer, said, time.monotonic()))
+                said, now_s = decode(event.data), time.monotonic()
+                if said is not None:
+                    self._answer(self._host.heard(event.peer, said, now_s))
+                    for visit, _ in self._visits:
+                        visit.heard(event.peer, said, now_s)
             else:
                 self._peer.heard(event.peer, event.data)
         elif isinstance(event, Bulk):
             self._received += len(event.body)
             if event.header[:1] == PROBE:
                 self._answer(self._host.chunk(event.peer, event.header))
+                for visit, _ in self._visits:
+                    visit.chunk(event.peer, event.header, time.monotonic())
             else:
                 self._peer.bulk(event.peer, event.header, event.body)
         elif isinstance(event, Back):
@@ -411,13 +428,22 @@ class Node:
         member = self._peer.ledger.registry.members.get(who)
         return shown(member.name) if member is not None else who.hex()[:16]
 
-    def _answer(self, answers: list[Out]) -> None:
-        """Send what a member that examines this one asked for (probe.py); what cannot be sent is asked for again."""
+    def _answer(self, answers: list[Out], visit: Visit | None = None) -> None:
+        """Send what a member that examines this one asked for (probe.py), or what this one asks for on a ``visit``."""
         for out in answers:
             if len(out) == 2:
                 self._transport.send(*out)
-            else:
-                self._transport.send_bulk(*out)
+            elif not self._transport.send_bulk(*out) and visit is not None:
+                visit.unsent(out[0])
+
+    def _visit(self) -> None:
+        """Go on with the examinations of the others."""
+        now_s = time.monotonic()
+        for visit, over in self._visits:
+            self._answer(visit.turn(self._transport.ways, now_s), visit)
+            if visit.over(now_s):
+                over.set()
+        self._visits = [(visit, over) for visit, over in self._visits if not over.is_set()]
 
     def _act(self, out: Outgoing) -> None:
         if isinstance(out, SendControl):

@@ -92,6 +92,10 @@ class Transport(Protocol):
         """
         ...
 
+    def ways(self, peer: bytes) -> tuple[bool, bool]:
+        """Which control connections with this peer are up: (this side dialled, the peer dialled)."""
+        ...
+
     def send(self, peer: bytes, data: bytes) -> bool:
         """Hand over a message of 1..CONTROL_BYTES_MAX bytes; never blocks.
 
