@@ -674,4 +674,7 @@ class Peer:
         """The model in force is here, by another way than this node's own round."""
         attempt = self.ledger.attempt
         self._keyring.erase_before(self.ledger.slot_next if attempt is None else attempt.plan.slot)
+        for round_ in self.rounds.values():
+            if round_.state.view.attempt.plan.round == self.ledger.round:
+                round_.state.model = self.ledger.model  # not to be made once more, from a base that is over
         self._finish(took_part=False)
