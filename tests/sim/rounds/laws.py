@@ -19,6 +19,7 @@ from shoal.ledger.body import (
     Masked,
     ModelCertificate,
     RoundPlan,
+    Share,
     ShareSet,
     SurvivorCertificate,
     positions,
@@ -26,6 +27,7 @@ from shoal.ledger.body import (
 from shoal.ledger.certificate import model_statement, round_id, survivors_statement
 from shoal.ledger.identity import signature_holds
 from shoal.merge.library import merge
+from shoal.secure.participant import Step
 from shoal.swarm import messages
 from shoal.swarm.messages import ModelVote, Opening, SurvivorVote
 from shoal.swarm.peer import Notice
@@ -61,6 +63,7 @@ class SlotRecord:
         self.survivors: set[bytes] | None = None
         self.model = b""
         self.exact: set[bytes] = set()
+        self.false = False
 
     def members(self, bits: bytes) -> set[bytes]:
         found = positions(bits, len(self.ids))
@@ -94,7 +97,11 @@ class Laws:
         self.entries: dict[int, bytes] = {}
         self.slots: dict[int, SlotRecord] = {}
         self.models = {0: digest}
+        self._way: dict[tuple[bytes, int], int] = {}
         self.arrays = {digest: base}
+        self.false_plans: set[bytes] = set()
+        self._round_of: dict[bytes, int] = {}
+        self._seeds: dict[tuple[int, bytes], bytes] = {}
         self._uploads: dict[tuple[int, bytes, bytes], np.ndarray] = {}
         self._serial_of: dict[tuple[int, bytes, bytes], tuple[bytes, int]] = {}
         self._used: dict[tuple[bytes, int], int] = {}
@@ -119,9 +126,9 @@ class Laws:
             machine.history.note(
                 f"{decided.index} {type(decided.body).__name__} by {machine.history.name(decided.statement.author)}"
             )
-            self._entry(decided)
+            self._entry(machine, decided)
 
-    def _entry(self, decided: Decided) -> None:
+    def _entry(self, machine: Machine, decided: Decided) -> None:
         body, author = decided.body, decided.statement.author
         self.seen[type(body).__name__] += 1
         if isinstance(body, RoundPlan):
@@ -132,8 +139,13 @@ class Laws:
             return
         if isinstance(body, ShareSet):
             record.shared = record.members(body.members)
-        elif isinstance(body, Masked):
-            record.masked[author] = body.root
+            if author not in self.liars:
+                self._mutual(machine, record)
+        elif isinstance(body, Share | Masked):
+            if record.false and author not in self.liars:
+                raise Violation("plans", f"an honest member follows a plan that its maker knows to be false: {body}")
+            if isinstance(body, Masked):
+                record.masked[author] = body.root
         elif isinstance(body, SurvivorCertificate):
             self._survivors(record, body)
         elif isinstance(body, ModelCertificate):
@@ -151,6 +163,18 @@ class Laws:
             raise Violation("chain of models", f"round {plan.round} is planned on {plan.base.hex()[:8]}")
         rid = round_id(self.genesis, plan.slot, plan.attempt, body)
         self.slots[plan.slot] = SlotRecord(plan, rid)
+        self.slots[plan.slot].false = body in self.false_plans
+
+    def _mutual(self, machine: Machine, record: SlotRecord) -> None:
+        """Everybody in the share-set holds the share of everybody in it."""
+        assert record.shared is not None
+        for other in machine.history.machines:
+            if not other.up or other.who.id not in record.shared - self.liars:
+                continue
+            round_ = other.peer.rounds.get(record.plan.slot)
+            privacy = round_.state.privacy if round_ is not None else None
+            if privacy is not None and privacy.step == Step.HOLD and not record.shared <= privacy.holds:
+                raise Violation("share-set", f"{other.name} lacks a share of slot {record.plan.slot}")
 
     def _votes(self, record: SlotRecord, votes: Any, statement: bytes, what: str) -> None:
         voters = {v.member for v in votes if v.member in record.ids}
@@ -232,6 +256,8 @@ class Laws:
             machine.serials.setdefault(slot, machine.serial)
             if state.own is not None and (slot, me, state.own.root) not in self._uploads:
                 self._uploaded(machine, slot, state)
+            if self.liars and state.privacy is not None:
+                self._secrets(machine, slot, state.privacy)
             record = self.slots.get(slot)
             if state.model and record is not None and me not in self.liars and state.model not in record.exact:
                 self._check_model(machine, record, state)
@@ -246,8 +272,32 @@ class Laws:
         self.seen["set aside"] = max(self.seen["set aside"], len(aside))
         if self.models.get(ledger.round, ledger.model) != ledger.model:
             raise Violation("one model", f"{machine.name} has another model of round {ledger.round}")
+        self._base(machine)
         if peer.replica.halted is not None:
             raise Violation("halted", f"{machine.name}: {peer.replica.halted}")
+
+    def _base(self, machine: Machine) -> None:
+        """A machine's base is a certified model, and never an older one than it had in this life."""
+        digest, me = machine.peer.book.digest, (machine.who.id, machine.lives)
+        round_ = self._round_of.get(digest)
+        if round_ is None:
+            round_ = next((r for r, model in self.models.items() if model == digest), None)
+            if round_ is None:
+                raise Violation(
+                    "uncertified", f"{machine.name} goes on from {digest.hex()[:8]}, which is not certified"
+                )
+            self._round_of[digest] = round_
+        if round_ < self._way.get(me, 0):
+            raise Violation("way back", f"{machine.name} goes back from round {self._way[me]} to {round_}")
+        self._way[me] = round_
+
+    def _secrets(self, machine: Machine, slot: int, privacy: Any) -> None:
+        """What is taken for an honest member's seed is its seed."""
+        if privacy._seed:
+            self._seeds[slot, machine.who.id] = privacy._seed
+        for who, seed in privacy._opening._seeds.items() if privacy._opening is not None else ():
+            if seed != self._seeds.get((slot, who), seed) and who not in self.liars:
+                raise Violation("secrets", f"{machine.name} takes another seed for that of a member in slot {slot}")
 
     def noticed(self, machine: Machine, out: Notice) -> None:
         """Nobody calls fault where everybody is honest."""

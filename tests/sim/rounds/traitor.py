@@ -109,7 +109,9 @@ class Traitor(Machine):
             others = sorted(arrived - {attempt.position(self.who.id)})
             yield replace(body, arrived=bitmap(arrived - set(others[:1]), attempt.size))
         elif isinstance(body, RoundPlan) and self._lies("another plan", "another base"):
-            yield self._planned(body)
+            false = self._planned(body)
+            self.history.laws.false_plans.add(msgspec.msgpack.encode(false))
+            yield false
         elif isinstance(body, Check) and self._lies("wrong check"):
             yield replace(body, values=bytes(len(body.values) - 1) + b"\x01")
         elif isinstance(body, Nonce) and self._lies("wrong nonce"):
