@@ -80,9 +80,9 @@ fuzz: $(VENV)/.test
 	$(BIN)/python fuzz/fuzz_update.py --seconds $(FUZZ_SECONDS)
 
 # one history: SEED=7; many: SEEDS=5000 STEPS=500; with a rule switched off: MUTATE=commit-any-term, MUTATE=all
-# whole rounds: ROUNDS=5000 histories, and some of up to 100 members; one of them: ROUNDS=1 SEED=7
+# whole rounds: ROUNDS=5000 histories, and some of up to 100 members; one of them: ROUNDS=1 SEED=7; ROUNDS=1 MUTATE=all
 sim: $(VENV)/.test
-	$(if $(ROUNDS),$(BIN)/python tests/sim/rounds/sweep.py --seeds $(ROUNDS) --crowds $(if $(SEED),--seed $(SEED)) $(ARGS),\
+	$(if $(ROUNDS),$(BIN)/python tests/sim/rounds/sweep.py --seeds $(ROUNDS) --crowds $(if $(SEED),--seed $(SEED)) $(if $(MUTATE),--mutate $(MUTATE)) $(ARGS),\
 	$(BIN)/python tests/sim/run.py $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(STEPS),--steps $(STEPS)) \
 	$(if $(MUTATE),--mutate $(MUTATE)) $(ARGS))
 

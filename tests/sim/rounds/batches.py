@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from random import Random
 
-from history import Hazards, history
+from history import Hazards, History, betrayal, history
 
 LINES_SHOWN = 300  # of a failing history; all of it with ROUNDS= SEED=
 
 
-def failure(seed: int, met: Counter[str] | None = None) -> str:
+def failure(seed: int, met: Counter[str] | None = None, traitor: bool = False) -> str:
     """ "" if the seed's history holds; else the seed, what broke, the end of its history, and how to see it again.
 
     met  what happened in it is added
     """
+    run: Callable[..., History] = betrayal if traitor else history
     try:
-        found = history(seed)
+        found = run(seed)
     except Exception as error:
         lines: list[str] = []
         try:
-            history(seed, trace=lines.append)
+            run(seed, trace=lines.append)
         except Exception as again:
             same = repr(again) == repr(error)
             lines.append(f"{type(again).__name__}: {again}{'' if same else ' (the replay differs!)'}")
         cut = [f"... {len(lines) - LINES_SHOWN} lines before"] if len(lines) > LINES_SHOWN else []
-        again = f"again, from its start: make sim ROUNDS=1 SEED={seed}"
+        again = f"again, from its start: make sim ROUNDS=1 SEED={seed}{' ARGS=--traitor' if traitor else ''}"
         return "\n".join(
             [f"seed {seed} fails", *lines[:1], *cut, *lines[-LINES_SHOWN:], f"seed {seed}: {error}", again]
         )
@@ -34,11 +36,11 @@ def failure(seed: int, met: Counter[str] | None = None) -> str:
     return ""
 
 
-def batch(job: tuple[int, int]) -> tuple[str, Counter[str]]:
+def batch(job: tuple[int, int, bool]) -> tuple[str, Counter[str]]:
     """First failure among the seeds first .. first + count - 1, or "", and what happened in them."""
-    first, count = job
+    first, count, traitor = job
     met: Counter[str] = Counter()
-    return next(filter(None, (failure(seed, met) for seed in range(first, first + count))), ""), met
+    return next(filter(None, (failure(seed, met, traitor) for seed in range(first, first + count))), ""), met
 
 
 def large(seed: int, members: int, secure: bool) -> Hazards:

@@ -93,7 +93,7 @@ def begin_alone(participant: Participant, shared: Any) -> None:
 
 
 def adopt_at_once(peer: Peer, slot: int, round_: Round) -> None:
-    if peer.book.adopt(round_.state.model):
+    if peer.book.adopt(round_.state.model, round_.state.carried):
         peer._finish(took_part=True)
 
 

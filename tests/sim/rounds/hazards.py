@@ -103,7 +103,7 @@ class Hazards(msgspec.Struct, frozen=True):
         """One member lies, in up to three ways, and little else is wrong: whoever is left is enough for a round."""
         calm = cls.draw(rng, secure, rng.choice((4, 4, 5, 6)))
         weather = Weather(calm.weather.delay_s, calm.weather.drop / 2, calm.weather.twice)
-        chosen = frozenset(rng.sample(sorted(lies), rng.choice((1, 2, 3))))
+        chosen = frozenset(rng.sample(sorted(lies), min(len(lies), rng.choice((1, 2, 3)))))
         none: frozenset[int] = frozenset()
         return msgspec.structs.replace(
             calm, weather=weather, lies=chosen, rule="mean", crashes=calm.crashes / 3, partitions=0.0, strikes=(),

@@ -159,12 +159,12 @@ class Machine:
         return book
 
     def _carried(self, digest: bytes, empty: Any) -> Any:
-        found = (self.files.get(name, (b"", None)) for name in ("carried", "next carried"))
-        return next((carried for known, carried in found if known == digest), empty)
+        found = (self.files.get(name, (b"", empty)) for name in ("carried", "next carried"))
+        return next((beside for known, beside in found if known == digest), empty)
 
     def _keep_next(self, digest: bytes, arrays: Mapping[str, Any], carried: Any) -> None:
         self._write("next model", (digest, dict(arrays)))
-        self._write("next carried", (digest, carried))
+        self._write("next carried", (digest, np.array(carried)))
 
     def _write(self, name: str, value: tuple[bytes, Any]) -> None:
         self.fuse.burn(f"before the {name} is written")

@@ -20,19 +20,27 @@ from history import history
 from shoal.swarm import upload
 from shoal.swarm.coder import ExactCoder
 
-SEEDS, BATCH = 1000, 25
+SEEDS, TRAITORS, BATCH = 1000, 150, 25
+Batches = dict[tuple[int, bool], Future[tuple[str, Counter[str]]]]
 
 
 @pytest.fixture(scope="module")
-def batches() -> Iterator[dict[int, Future[tuple[str, Counter[str]]]]]:
+def batches() -> Iterator[Batches]:
     """All batches in two processes, started once."""
+    jobs = [(first, False) for first in range(0, SEEDS, BATCH)] + [(first, True) for first in range(0, TRAITORS, BATCH)]
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield {first: pool.submit(batch, (first, BATCH)) for first in range(0, SEEDS, BATCH)}
+        yield {(first, traitor): pool.submit(batch, (first, BATCH, traitor)) for first, traitor in jobs}
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, BATCH))
-def test_histories_of_rounds_hold(first: int, batches: dict[int, Future[tuple[str, Counter[str]]]]) -> None:
-    found, _ = batches[first].result()
+def test_histories_of_rounds_hold(first: int, batches: Batches) -> None:
+    found, _ = batches[first, False].result()
+    assert not found, found
+
+
+@pytest.mark.parametrize("first", range(0, TRAITORS, BATCH))
+def test_histories_of_rounds_with_a_traitor_hold(first: int, batches: Batches) -> None:
+    found, _ = batches[first, True].result()
     assert not found, found
 
 
@@ -67,9 +75,9 @@ def test_a_history_of_rounds_does_not_depend_on_the_hash_seed() -> None:
     assert len(found) == 1
 
 
-def test_every_kind_of_fault_happens_in_rounds(batches: dict[int, Future[tuple[str, Counter[str]]]]) -> None:
+def test_every_kind_of_fault_happens_in_rounds(batches: Batches) -> None:
     """A run without its fault proves nothing: count what the first seeds do."""
-    met = sum((batches[first].result()[1] for first in range(0, 100, BATCH)), Counter())
+    met = sum((batches[first, False].result()[1] for first in range(0, 100, BATCH)), Counter())
     assert met["exact models"] > 60 and met["rounds"] > 60
     assert met["fell out"] > 5 and met["aborted after survivors"] and met["pause"]
     assert all(met[f"strike {role}"] for role in ROLES) and all(met[f"strike in {phase}"] for phase in PHASES)
