@@ -160,6 +160,30 @@ def test_a_folder_that_others_may_look_into(sites: SiteFolders) -> None:
     assert finding.level == "warning" and "chmod 700" in finding.advice
 
 
+def test_whether_certified_models_can_be_measured(sites: SiteFolders, monkeypatch: pytest.MonkeyPatch) -> None:
+    def finding(check: str, text: str) -> Finding | None:
+        sites.settings("east").write_text('name = "east"\n' + text)
+        return by_check(check_up(Checkup(sites.site("east"), sites.model))).get(check)
+
+    np.savez(sites.folder / "east" / "val.npz", x=np.zeros((3, 2)), y=np.zeros(3))
+    assert finding("evaluate", "") is None and finding("metrics", "") is None
+    good = finding("evaluate", '[evaluate]\ndata = "val.npz"\n')
+    assert good is not None and good.level == "ok" and "2 columns" in good.found
+    for text, told in (
+        ('[evaluate]\ndata = "none.npz"\n', "none.npz"),
+        ('[evaluate]\ndata = "east.card"\n', "ends in .npz or .csv"),
+        ('[evaluate]\ndata = "val.npz"\nmetrics = ["auroc"]\n', "no metric auroc"),
+    ):
+        bad = finding("evaluate", text)
+        assert bad is not None and bad.level == "warning" and told in bad.found and bad.advice, bad
+    monkeypatch.setattr("shoal.swarm.checkup.find_spec", lambda _name: None)
+    missing = (
+        finding("evaluate", '[evaluate]\ndata = "val.npz"\n'),
+        finding("metrics", '[metrics]\nlisten = "127.0.0.1:9100"\n'),
+    )
+    assert [f is not None and "pip install" in f.advice for f in missing] == [True, True]
+
+
 # --- members ----------------------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,8 @@ from shoal import __version__
 from shoal.address import parse_address
 from shoal.config import Site
 from shoal.errors import ShoalError, shown
+from shoal.evaluate.metrics import METRICS
+from shoal.evaluate.table import open_table
 from shoal.kernels import dispatch
 from shoal.ledger.archive import latest
 from shoal.ledger.state import State
@@ -230,6 +233,41 @@ def _model(checkup: Checkup) -> Findings:
         yield Finding("ok", "model", f"{name}: of the swarm's layout; the node will fetch round {state.round}'s")
 
 
+def _evaluate(checkup: Checkup) -> Findings:
+    """Can this site measure certified models, if its settings say that it does?"""
+    settings = checkup.site.evaluate
+    if settings is None:
+        return
+    if not settings.data:
+        yield Finding("ok", "evaluate", "measures nothing, keeps what others find best")
+        return
+    if find_spec("onnxruntime") is None:
+        yield Finding("warning", "evaluate", "onnxruntime is not installed", "pip install 'shoal[run]'")
+        return
+    unknown = [name for name in settings.metrics if name not in METRICS]
+    if unknown:
+        told = f"no metric {shown(unknown[0])}"
+        yield Finding("warning", "evaluate", told, f"name some of {', '.join(METRICS)} in [evaluate] metrics")
+        return
+    try:
+        names = open_table(Path(settings.data)).names
+    except ShoalError as error:
+        yield Finding("warning", "evaluate", shown(str(error), 300), "correct `data` in [evaluate]")
+        return
+    yield Finding("ok", "evaluate", f"{shown(settings.data)}: {len(names)} columns")
+
+
+def _metrics(checkup: Checkup) -> Findings:
+    """Can Prometheus be answered, if the settings say so?"""
+    listen = checkup.site.metrics.listen
+    if not listen:
+        return
+    if find_spec("prometheus_client") is None:
+        yield Finding("fault", "metrics", "prometheus_client is not installed", "pip install 'shoal[metrics]'")
+    else:
+        yield Finding("ok", "metrics", f"{shown(listen)}: whoever reaches it is told")
+
+
 def _model_bytes(checkup: Checkup) -> int:
     """Bytes of the model with its data files; 0 if there is none."""
     if checkup.model is None:
@@ -362,6 +400,8 @@ CHECKS: Final[tuple[Callable[[Checkup], Findings], ...]] = (
     _member,
     _address,
     _model,
+    _evaluate,
+    _metrics,
     _disk,
     _syncs,
     _memory,
