@@ -16,7 +16,7 @@ from site_folders import SiteFolders
 from shoal.ledger.archive import latest
 from shoal.limits import CHUNK_BYTES, PROBE_CHUNKS_MAX, PROBE_PAUSE_S
 from shoal.model.model import save
-from shoal.swarm import checkup, doctor, probe
+from shoal.swarm import doctor, probe, room
 from shoal.swarm.checkup import Checkup, check_up
 from shoal.swarm.doctor import examine, of_member
 from shoal.swarm.door import Door
@@ -64,7 +64,7 @@ def test_a_site_that_is_well(sites: SiteFolders) -> None:
 def test_a_disk_that_is_slower_than_elections_are_patient(sites: SiteFolders, monkeypatch: pytest.MonkeyPatch) -> None:
     site = sites.site("north")
     for took_s, level in ((0.001, "ok"), (site.times.election_ms / 1000, "warning")):
-        monkeypatch.setattr(checkup, "_sync_s", lambda _folder, s=took_s: s)
+        monkeypatch.setattr(room, "_sync_s", lambda _folder, s=took_s: s)
         found = by_check(check_up(Checkup(site, sites.model)))["syncs"]
         assert found.level == level
     assert f"election_ms = {10 * site.times.election_ms}" in found.advice
