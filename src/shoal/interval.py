@@ -19,7 +19,8 @@ class Interval:
     is never less than ``least`` and never grows.
 
     All sites should merge at the same steps: give them the same ``first`` and tell them the same losses, for example
-    the mean over sites that the ledger has (``swarm.mean("loss")``).
+    the mean over sites that the ledger has (``swarm.mean("loss", wait_s=10)``).  Where losses are noisy, ask after
+    every few merges only: the paper does so once a minute.
 
     first   steps until the first merge after ``next``'s first call;  least  steps at least
     raises  ArgumentError  ``interval.steps``: not 1 <= least <= first
@@ -27,11 +28,10 @@ class Interval:
             Local-Update SGD, MLSys 2019 (arXiv 1810.08313), section 4
 
         interval = shoal.Interval(first=200)
-        steps = interval.next(loss)
         while training:
-            train(net, steps)
-            merged = swarm.merge(net.tensors(), samples=812)
-            steps = interval.next(validation_loss(merged))
+            train(net, interval.steps)
+            net.load(swarm.merge(net.tensors(), samples=812))
+            interval.next(swarm.mean("loss", wait_s=10))
     """
 
     def __init__(self, first: int, least: int = 1) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from shoal.swarm.node import Node
 from shoal.swarm.site import Swarm, open_node
 from shoal.swarm.site_keys import read_pairs
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NAMES = ("north", "south", "east")
 
 
@@ -111,3 +113,32 @@ def test_sites_that_exclude_other_tensors_do_not_start(tmp_path: Path) -> None:
     with pytest.raises(InputError) as refused:
         open_node(sites.site("north"), sites.model)
     assert refused.value.code == "node.layout"
+
+
+def test_the_example_trains_at_three_sites(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """examples/train_in_swarm.py, three times at once: all end with a loss that fell."""
+    spec = importlib.util.spec_from_file_location("train_in_swarm", EXAMPLES / "train_in_swarm.py")
+    assert spec is not None and spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    base = {"w": np.zeros(6, np.float32), "b": np.zeros(1, np.float32)}
+    save(base, tmp_path / "base.onnx")
+    sites = SiteFolders(tmp_path, NAMES, True, tmp_path / "base.onnx")
+    rng, truth, ends = np.random.default_rng(4), np.array([2.0, -1.0, 0.5, 0.0, 1.0, -2.0]), {}
+    for number, name in enumerate(NAMES):
+        x = rng.normal(size=(200 + 50 * number, 6))
+        np.savez(tmp_path / f"{name}.npz", x=x, y=(x @ truth + rng.normal(size=len(x)) > 0).astype(np.int64))
+
+    def run(name: str) -> None:
+        words = (str(sites.settings(name)), str(sites.model), str(tmp_path / f"{name}.npz"))
+        ends[name] = example.main(*words, 3)
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in NAMES]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(ends) == set(NAMES) and max(ends.values()) < 0.45 < np.log(2), ends
+    # A site that must wait too long for another's word goes on without it; else all see the same mean.
+    assert max(ends.values()) - min(ends.values()) < 0.1, ends
+    assert "round 3: loss" in capsys.readouterr().out

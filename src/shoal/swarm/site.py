@@ -98,12 +98,17 @@ def _replica(me: Identity, store: SqliteStore, times: Times) -> Replica:
     return Replica(me, store, secrets.randbelow, times.options(), lambda: time.time_ns() // 1_000_000)
 
 
+#: seconds between two looks for a mean that is waited for
+_LOOK_S: Final = 0.05
+
+
 class Swarm:
     """A node inside this process: what `join` gives.  Use as a context manager, or call `close`."""
 
     def __init__(self, node: Node, folder: Path, wait_s: float) -> None:
         self.node = node
         self._wait_s = wait_s
+        self._sites = 0  # that measured the last round that `mean` was asked of
         node.start()
         try:
             self._door = Door(node, folder)
@@ -130,13 +135,26 @@ class Swarm:
         """The model in force: what training begins with.  Copies."""
         return {name: array.copy() for name, array in self.node.arrays.items()}
 
-    def mean(self, metric: str) -> float | None:
+    def mean(self, metric: str, wait_s: float = 0.0) -> float | None:
         """The mean over sites of a metric of the last round that was measured, weighted by their samples; None if none.
 
         The same at all sites, as soon as they have the same entries of the ledger.
+
+        wait_s  how long to wait until as many sites have measured the last certified round as did before; at first, all
+                members
         """
-        status = self.node.status()
-        return next((m.value for m in (status.measured if status else []) if m.metric == metric), None)
+        until = time.monotonic() + wait_s
+        while True:
+            status, over = self.node.status(), time.monotonic() >= until
+            found = next((m for m in (status.measured if status else []) if m.metric == metric), None)
+            if status is not None and found is not None and found.round == status.round:
+                expected = self._sites or len(status.members)
+                if found.sites >= expected or over:
+                    self._sites = found.sites
+                    return found.value
+            if over:
+                return None if found is None else found.value
+            time.sleep(_LOOK_S)
 
     @property
     def status(self) -> Status | None:
