@@ -110,9 +110,9 @@ def test_the_same_ledger_has_the_same_bytes() -> None:
     built = SwarmBuilder(members=4, secure=True, seal_every=3).history(3)
     assert built.entries[0].prev == GENESIS_PREV == ZERO_DIGEST
     whole = hashlib.sha256(b"".join(map(encode_entry, built.entries))).hexdigest()
-    assert built.genesis.hex() == "13dcf47f926ef0c54ac2467a138177ce73ff2d8de36f17e78c5ae0339c64bdc3"
-    assert whole == "f3ee7f96c7c47c0b97a48d47435f4e41a6b2372fcd246a1a163e47c426eda9f2"
+    assert built.genesis.hex() == "97ae815fbda8b5c157df20dc26ef8b1f73e29592314f3b5449f2bb7e06454d39"
+    assert whole == "19f37431e91af5872e39fc9837e4c05aede87a52f5cc61ddd63d0d31c17d8908"
     assert (
         hashlib.sha256(built.ledger.encode()).hexdigest()
-        == "6055f9acc75547d8c692683a9c900dc8abed76051437f8108f6657b75a266550"
+        == "298ec8e5292c40d01674f8fb358c7b4c6cb88b7cfdf047f1cc9aea54532d54d5"
     )

@@ -60,6 +60,15 @@ def init(
         list[str] | None,
         typer.Option("--param", "-p", help="A parameter of rule or optimiser: NAME=VALUE; repeatable."),
     ] = None,
+    private_samples: Annotated[
+        int | None,
+        typer.Option(
+            "--private-samples",
+            metavar="CAP",
+            min=1,
+            help="Nobody is told how many samples a site has; who has CAP or more counts fully. Under masks only.",
+        ),
+    ] = None,
     peers_min: Annotated[
         int | None, typer.Option("--peers-min", min=2, max=255, help="Members that a round needs. Default 3, plain 2.")
     ] = None,
@@ -101,6 +110,7 @@ def init(
         settings=settings_of(rule, outer, parse_parameters(param or [])),
         topology=1 if topology is Topology.swarm else 2,
         outer=find_outer(outer, {}).kind.name if outer else "",
+        cap=private_samples or 0,
     )
     layout, base, about = _model(model, site.exclude)
     first = tuple(card.card for card in everybody)

@@ -21,6 +21,7 @@ from shoal.limits import (
     LEDGER_NAME_CHARS_MAX,
     LEDGER_SETTINGS_MAX,
     LEDGER_TEXT_CHARS_MAX,
+    SAMPLES_MAX,
 )
 from shoal.thresholds import Thresholds
 
@@ -79,6 +80,8 @@ class Policy(Body, frozen=True):
     settings   parameters of rule and optimiser that are not their defaults, sorted by name
     topology   1 swarm: first members are voters and shards go round; 2 federated: whoever signed the genesis is the
                *coordinator*, the one voter, who owns all shards
+    cap        0: participants count by their samples, which stand in each plan; else samples are private, under masks
+               only: who has this many or more counts fully, and only the sum of all weights becomes known
     """
 
     secure: bool
@@ -89,6 +92,12 @@ class Policy(Body, frozen=True):
     settings: Annotated[tuple[Setting, ...], Meta(max_length=LEDGER_SETTINGS_MAX)] = ()
     topology: Annotated[int, Meta(ge=1, le=2)] = 1
     outer: Annotated[str, Meta(max_length=LEDGER_NAME_CHARS_MAX)] = ""
+    cap: Annotated[int, Meta(ge=0, le=SAMPLES_MAX)] = 0
+
+    @property
+    def weights(self) -> int:
+        """As in a plan: 1 by public samples, 2 private."""
+        return 2 if self.cap else 1
 
     @property
     def federated(self) -> bool:

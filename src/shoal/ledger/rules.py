@@ -159,6 +159,8 @@ def check_plan(plan: RoundPlan, policy: Policy, registry: Registry) -> None:
         reason = f"{n} participants, the genesis asks for {policy.peers_min}"
     elif any(max(s.owner, s.backup) >= n or s.owner == s.backup for s in plan.shards):
         reason = "a shard's owner and backup are not two participants"
+    elif policy.secure and plan.weights != policy.weights:
+        reason = f"weights of kind {plan.weights}, the genesis asks for {policy.weights}"
     elif plan.weights == 1 and not 0 < sum(p.samples for p in plan.participants) < 2**63:
         reason = "weights go by samples, and there are none or too many"
     elif policy.secure and plan.bits not in _RINGS:

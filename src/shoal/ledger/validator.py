@@ -177,6 +177,8 @@ class Ledger:
         names = [setting.name for setting in policy.settings]
         if names != sorted(set(names)) or not all(isfinite(setting.value) for setting in policy.settings):
             raise InputError("ledger.genesis", "settings must be sorted by name, each once, each a finite number")
+        if policy.cap and not policy.secure:
+            raise InputError("ledger.genesis", "samples are private only under masks: in the clear they are told")
         registry = Registry()
         registry.found(body, statement.author)
         founder = next((c for c in body.members if member_id(c.signing) == statement.author), None)

@@ -74,6 +74,8 @@ def policy_fault(policy: Policy, members: int) -> str:
         return f"secure aggregation gives the mean; rule {shown(policy.rule)} needs updates in the clear"
     if policy.secure and policy.peers_min < 3:
         return f"a secure round of {policy.peers_min} would tell each what the other sent; expected at least 3"
+    if policy.cap and not policy.secure:
+        return "samples are private only under masks: in the clear each member says how much its update weighs"
     if policy.peers_min > members:
         return f"rounds of at least {policy.peers_min}, and {members} first members"
     try:

@@ -413,6 +413,11 @@ class Peer:
         privacy = self._privacy(slot) if attempt.secure and takes_part else None
         if update is not None and takes_part:
             self._given[slot] = update
+            if isinstance(coder, RingCoder):
+                coder.samples = update.samples
+            if policy.cap and update.samples > policy.cap:
+                told = f"slot {slot}: this site has {update.samples} samples and counts as one with {policy.cap}"
+                self._note("warning", told, "weights.capped", slot)
         settle, sign = self.book.settle, self._journal.sign
         state = State(self.me, self._view(attempt), coder, diff, settle, sign, privacy, self._patience)
         self.rounds[slot] = Round(state)
@@ -582,7 +587,8 @@ class Peer:
             return
         if self.replica.leader == NOBODY or not self._due(("prepared", update.base, self.replica.leader)):
             return
-        said = Prepared(update.base, update.samples)
+        private = self.ledger.policy is not None and self.ledger.policy.cap
+        said = Prepared(update.base, 0 if private else update.samples)
         if self.replica.leading:
             self._said(self.me.id, said)
         else:

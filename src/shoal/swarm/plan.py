@@ -29,12 +29,11 @@ from shoal.swarm.coder import Coder, ExactCoder, Merging
 from shoal.swarm.cutting import Pieces
 from shoal.swarm.gram_coder import GramCoder
 from shoal.swarm.policy import outer_of, rule_of
-from shoal.swarm.ring_coder import RingCoder, first_scales
+from shoal.swarm.ring_coder import RingCoder, first_scales, width_of
 from shoal.thresholds import PROFILES, thresholds
 
 #: version of `Details`; others are refused by name
 VERSION: Final = 1
-BY_SAMPLES: Final = 1
 
 
 class Details(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -64,7 +63,7 @@ def make_plan(
     """The next attempt's plan.
 
     rms           statistics of the round before, float64[blocks of the grid], or None
-    participants  member -> samples
+    participants  member -> samples; where these are private they are not looked at
     raises        ArgumentError  ``plan.participants``, ``weights.samples``: too few, or samples that cannot be;
                                  ``plan.rule``: too many for the rule
     """
@@ -72,22 +71,24 @@ def make_plan(
     assert state.policy is not None
     n = len(ids)
     _check_rule(state.policy, n)
-    samples = [participants[i] for i in ids]
-    ring = ring_of(samples, layout.elements, basis(state.attempt_next, rms)) if state.policy.secure else None
+    samples = [0 if state.policy.cap else participants[i] for i in ids]
+    ring = None
+    if state.policy.secure:
+        ring = ring_of(samples, state.policy.weights, layout.elements, basis(state.attempt_next, rms))
     details = Details(VERSION, layout.digest, layout.elements)
     return RoundPlan(
         state.round + 1,
         state.attempt_next,
         state.slot_next,
         state.model,
-        tuple(Participant(i, participants[i]) for i in ids),
+        tuple(Participant(i, count) for i, count in zip(ids, samples, strict=True)),
         thresholds(n, PROFILES[state.policy.profile]),
         owners(n, _units(layout, ring, state.policy.rule), state.slot_next, ring is not None, _coordinator(state, ids)),
         ring.width.bits if ring else 0,
         ring.width.bound if ring else 0,
         ring.scales.digest if ring else ZERO_DIGEST,
         seed,
-        BY_SAMPLES,
+        state.policy.weights,
         (),
         msgspec.msgpack.encode(details),
     )
@@ -99,12 +100,12 @@ def basis(attempt: int, rms: Float64s | None) -> Float64s | None:
     return rms if attempt == 0 else None
 
 
-def ring_of(samples: Sequence[int], elements: int, rms: Float64s | None) -> Ring:
+def ring_of(samples: Sequence[int], weights: int, elements: int, rms: Float64s | None) -> Ring:
     """Ring and scales: wide and coarse of range where nothing is known yet, else fitted to what was."""
     grid = Grid.of(elements)
+    width = width_of(samples, weights, choose_bits(len(samples), faithful=rms is None))
     if rms is None:
-        return Ring(Width.public(samples, choose_bits(len(samples), faithful=True)), first_scales(grid))
-    width = Width.public(samples, choose_bits(len(samples)))
+        return Ring(width, first_scales(grid))
     return Ring(width, next_scales(grid, rms, kappa(width.bound, len(samples))))
 
 
@@ -177,7 +178,7 @@ def check_plan(plan: RoundPlan, layout: Layout, rms: Float64s | None, state: Sta
     if policy.secure:
         try:
             samples = [p.samples for p in plan.participants]
-            ring = ring_of(samples, layout.elements, basis(plan.attempt, rms))
+            ring = ring_of(samples, policy.weights, layout.elements, basis(plan.attempt, rms))
         except ArgumentError as error:
             raise PeerError("plan.ring", f"{where}: {error}") from None
     expected = (ring.width.bits, ring.width.bound, ring.scales.digest) if ring else (0, 0, ZERO_DIGEST)
@@ -197,7 +198,7 @@ def coder_of(attempt: Attempt, layout: Layout, ring: Ring | None, policy: Policy
     """The coder that all members use for this attempt."""
     plan = attempt.plan
     if ring is not None:
-        return RingCoder(plan, attempt.rid, ring.scales)
+        return RingCoder(plan, attempt.rid, ring.scales, policy.cap)
     merging = Merging(*rule_of(policy), tuple(p.samples for p in plan.participants))
     return plain_coder(merging, layout, len(plan.shards))
 

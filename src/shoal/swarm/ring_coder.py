@@ -24,20 +24,33 @@ from shoal.swarm.parcel import Bytes
 from shoal.swarm.slot_coding import LANE_BITS, SlotCoding, Terms
 
 
+def width_of(samples: Sequence[int], weights: int, bits: int) -> Width:
+    """The ring of a plan; where samples are private any of the participants may count fully.
+
+    raises  ArgumentError  ``weights.samples``
+    """
+    return Width.public(samples, bits) if weights == Weighting.PUBLIC else Width.equal(len(samples), bits)
+
+
 class RingCoder:
     """See coder.Coder.  Its last shard is the lane of statistics.
 
     scales  table that the plan names
     rms     statistics of this round, from which the next one's scales are made, once a sum was decoded
+    samples of this participant, where they are private: to be set before `encode`
     own     what the sum will contain of this participant, where residuals are carried, once it was encoded
     """
 
     witnessed = False
 
-    def __init__(self, plan: RoundPlan, rid: bytes, scales: Scales) -> None:
+    def __init__(self, plan: RoundPlan, rid: bytes, scales: Scales, cap: int = 0) -> None:
+        """``cap``: samples that count fully where they are private, else 0."""
         samples = tuple(p.samples for p in plan.participants)
-        width = Width.public(samples, plan.bits)
-        self._terms = Terms(len(samples), width, Weighting.PUBLIC, plan.seed, samples)
+        width = width_of(samples, plan.weights, plan.bits)
+        weighting = Weighting(plan.weights)
+        told = samples if weighting == Weighting.PUBLIC else ()
+        self._terms = Terms(len(samples), width, weighting, plan.seed, told, cap)
+        self.samples = 0
         self._rid = rid
         self._model_shards = len(plan.shards) - 1
         self.scales = scales
@@ -56,8 +69,8 @@ class RingCoder:
     def encode(self, position: int, diff: Float32s, uploaders: Collection[int], streams: Streams | None) -> Bytes:
         coding = self._coding(uploaders)
         if not self.carries:
-            return coding.encode(position, diff, streams=streams).data
-        upload = coding.encode(position, diff)
+            return coding.encode(position, diff, samples=self.samples, streams=streams).data
+        upload = coding.encode(position, diff, samples=self.samples)
         self.own = coding.own_part(position, upload, None)
         if streams is not None:
             for shard, span in enumerate(coding.spans):
