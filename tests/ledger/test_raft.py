@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from raft_cluster import Net, chain, cluster, core, members_of, of, turn
 
 from shoal.errors import ArgumentError
-from shoal.ledger.entry import Entry, entry_hash
-from shoal.ledger.message import Append, Appended, AskVote, GiveVote, Heartbeat, TimeoutNow
+from shoal.ledger.entry import GENESIS_PREV, Entry, entry_hash
+from shoal.ledger.message import Append, Appended, AskVote, GiveVote, Heartbeat, HeartbeatReply, TimeoutNow
 from shoal.ledger.progress import INSTALL, PROBE, REPLICATE, Progress
 from shoal.ledger.raft import Hooks, Options, Role
 from shoal.ledger.ready import ReadState
@@ -350,6 +351,46 @@ def test_an_entry_cut_while_the_disk_works_is_not_counted_as_stored() -> None:
     assert (ready.truncate_from, list(ready.entries)) == (2, [second[1]])
     raft.advance()
     assert raft.log.stable == 2
+
+
+def test_while_the_disk_works_heartbeats_go_on_and_nothing_else_does() -> None:
+    net = Net(core(m, "abc", options=OPTIONS) for m in "abc")
+    net.elect("a")
+    net["a"].propose(b"x")
+    net["a"].ready()
+    net["a"].propose(b"y")
+    beats = net["a"].pulse((), lead=True)
+    assert {m.to for m in of(Heartbeat, beats)} == {b"b", b"c"} and len(beats) == 2
+    assert not net["a"].pulse((), lead=False)
+    net["a"].advance()
+    assert of(Append, net["a"].ready().early), "what had to wait is still there"
+
+    follower = net["b"]
+    assert follower.log.last == 1
+    entry = Entry(2, 1, follower.log.hash(1), b"z")
+    follower.step(Append(b"b", b"a", 1, LIFE, 1, 1, follower.log.hash(1), (entry,), 1))
+    ready = follower.ready()
+    assert ready.must_sync and len(of(Appended, ready.messages)) == 1
+    mine = [m for m in beats if m.to == b"b"]
+    (answer,) = follower.pulse(mine, lead=True)
+    assert isinstance(answer, HeartbeatReply) and (answer.to, answer.beat) == (b"a", mine[0].beat)
+    stranger = msgspec.structs.replace(mine[0], sender=b"c")
+    other_term = msgspec.structs.replace(mine[0], term=mine[0].term + 1)
+    assert not follower.pulse([stranger, other_term], lead=False) and follower.term == net["a"].term
+    follower.advance()
+    assert not follower.has_ready()
+
+
+def test_nobody_is_answered_while_a_vote_is_written() -> None:
+    raft = core("b", options=OPTIONS)
+    beat = Heartbeat(b"b", b"a", 3, LIFE, 0, GENESIS_PREV, 1)
+    raft.step(beat)  # a later term
+    assert raft.term == 3 and raft.leader == b"a"
+    assert not raft.pulse([beat], lead=False), "not handed to the disk yet"
+    raft.ready()
+    assert not raft.pulse([beat], lead=False), "the disk works on it"
+    raft.advance()
+    assert len(raft.pulse([beat], lead=False)) == 1
 
 
 def test_ready_comes_once() -> None:

@@ -18,6 +18,7 @@ from shown import shown, shown_disk
 from shoal.errors import ArgumentError
 from shoal.ledger.entry import GENESIS_PREV, GENESIS_TERM, Entry
 from shoal.ledger.members import NOBODY, Change
+from shoal.ledger.message import Heartbeat
 from shoal.ledger.raft import Hooks, Options, Raft, Role
 from shoal.ledger.ready import Ready, unpack_state
 from shoal.ledger.store import HardState
@@ -151,6 +152,11 @@ class Cluster:
             self.trace(f"  {node.name} <- {shown(m)}")
         laws = self.laws
         term = laws.before_step(node, m)
+        if node.outstanding is not None and type(m) is Heartbeat and self.random() < 0.5:
+            # As a node does while its disk works (swarm/pulse.py).
+            self.network.send(node.raft.pulse((m,), lead=True))
+            laws.observe(node, self.nodes)
+            return
         node.raft.step(m)
         laws.after_step(node, m, term)
         laws.observe(node, self.nodes)

@@ -125,6 +125,7 @@ class Raft:
         state.barred, state.seen_pairs, state.seen = hard_state.barred, hard_state.seen, dict(hard_state.seen)
         state.handed_hard = hard_state
         self._outstanding: Ready | None = None
+        self._promising = False  # a disk works on what must be there before anything else is said
         state.reset_clock()
         life.begin(state, hard_state.generation)
 
@@ -224,7 +225,8 @@ class Raft:
             if state.flush:
                 replication.send_news(state)
         membership.settle(state)
-        self._outstanding = ready = _collect(state)
+        self._promising = _promised(state.hard_state()) != _promised(state.handed_hard)
+        self._outstanding = ready = _collect(state, self._promising)
         return ready
 
     def advance(self) -> None:
@@ -233,6 +235,7 @@ class Raft:
         if ready is None:
             raise ArgumentError("ledger.ready", "there is no Ready to advance")
         self._outstanding = None
+        self._promising = False
         log = state.log
         if ready.entries:
             log.stable = max(log.stable, min(ready.entries[-1].index, log.handed))
@@ -240,6 +243,28 @@ class Raft:
             log.applied = max(log.applied, ready.committed[-1].index)
         if state.role == Role.LEADER and ready.entries:
             replication.advance_commit(state)
+
+    def pulse(self, beats: Iterable[Heartbeat], lead: bool) -> list[AnyMessage]:
+        """While a disk works on the last Ready: what shows that this node lives, to be sent at once.
+
+        Heartbeats if it leads and ``lead`` says that they are due; answers to those ``beats`` that are its leader's.
+        They promise nothing that the disk has not confirmed: an answer says only that the leader is heard.  Nothing
+        where term, vote or the lives of peers are what the disk works on.
+        """
+        state = self.state
+        if self._promising or _promised(state.hard_state()) != _promised(state.handed_hard):
+            return []
+        kept, state.outbox = state.outbox, []
+        if lead and state.role == Role.LEADER:
+            replication.beat(state)
+        for beat in beats:
+            if state.role == Role.FOLLOWER and (beat.term, beat.sender) == (state.term, state.leader):
+                self.step(beat)
+        made, state.outbox = state.outbox, kept
+        if _promised(state.hard_state()) != _promised(state.handed_hard):  # a beat told of a later life
+            state.outbox = kept + made
+            return []
+        return made
 
     # --- to look at ---------------------------------------------------------------------------------------------------
 
@@ -320,12 +345,14 @@ def _seal_batch(state: State) -> None:
             log.entries[-1] = msgspec.structs.replace(log.entries[-1], seal=seal)
 
 
-def _collect(state: State) -> Ready:
+def _promised(hard: HardState) -> tuple[object, ...]:
+    """What a node must have on its disk before it says anything else: all but the commit index."""
+    return hard.term, hard.vote, hard.generation, hard.barred, hard.seen
+
+
+def _collect(state: State, durable_changed: bool) -> Ready:
     log = state.log
     hard, before = state.hard_state(), state.handed_hard
-    durable_changed = (hard.term, hard.vote, hard.generation, hard.barred, hard.seen) != (
-        before.term, before.vote, before.generation, before.barred, before.seen,
-    )  # fmt: skip
     early: list[AnyMessage] = []
     late = state.outbox
     if state.role == Role.LEADER and not durable_changed:

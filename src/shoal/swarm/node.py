@@ -32,11 +32,13 @@ from shoal.secure.journal import Journal
 from shoal.swarm.book import Book
 from shoal.swarm.coder import first_nonfinite
 from shoal.swarm.core import Patience
+from shoal.swarm.disk import Disk, PatientJournal
 from shoal.swarm.keyring import Keyring
 from shoal.swarm.parcel import Bytes
 from shoal.swarm.peer import ABORTED, Compute, Merged, Notice, Outgoing, Peer, SendBulk, SendControl
 from shoal.swarm.policy import outer_of
 from shoal.swarm.probe import PROBE, Host, Out, decode
+from shoal.swarm.pulse import Pulse
 from shoal.swarm.referee import Referee
 from shoal.swarm.replica import Replica
 from shoal.swarm.ring_coder import check_size
@@ -202,8 +204,13 @@ class Node:
         self._model_path = model_path
         self._shelf = Shelf(folder, model_path, exclude)
         book = self._book()
-        keyring = Keyring(secrets.token_bytes, journal.keep_keys, journal.keys() or b"")
-        self._peer = Peer(me, self._replica, book, journal, keyring, secrets.token_bytes, times.patience())
+        tick_s = times.tick_s
+        self._pulse = Pulse(transport, replica, tick_s / 2, tick_s * times.options().heartbeat_ticks)
+        self._disk = Disk(self._pulse.meanwhile)
+        replica.wait = self._disk.wait
+        patient = PatientJournal(journal, self._disk)
+        keyring = Keyring(secrets.token_bytes, patient.keep_keys, patient.keys() or b"")
+        self._peer = Peer(me, self._replica, book, patient, keyring, secrets.token_bytes, times.patience())
         self._host = Host(lambda: self._peer.ledger, lambda: time.time_ns() // 1_000_000)
         self._visits: list[tuple[Visit, threading.Event]] = []
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -350,6 +357,7 @@ class Node:
             if self._ticket is not None:
                 self._ticket.end(self.failed or MachineError("node.stopped", "the node was stopped"))
             self._worker.shutdown(wait=True, cancel_futures=True)
+            self._disk.close()
             if self._referee is not None:
                 self._referee.close()
             with contextlib.suppress(ShoalError):
@@ -367,7 +375,7 @@ class Node:
         self._counted = self._peer.ledger.round
         self._remember()
         while not self._stopping.is_set():
-            for event in self._transport.poll(max(0.0, next_tick - time.monotonic())):
+            for event in self._pulse.events(next_tick - time.monotonic()):
                 self._heard(event)
             while not self._commands.empty():
                 self._commands.get()()

@@ -39,7 +39,7 @@ from shoal.ledger.evidence import Evidence, make_evidence, sealer_key
 from shoal.ledger.guard import Guard
 from shoal.ledger.identity import Identity
 from shoal.ledger.members import Configuration, PeerId
-from shoal.ledger.message import AnyMessage
+from shoal.ledger.message import AnyMessage, Heartbeat
 from shoal.ledger.raft import Raft
 from shoal.ledger.ready import Ready, unpack_state
 from shoal.ledger.registry import Member, Registry, change_of
@@ -136,6 +136,7 @@ class Replica:
               breaks a rule
 
     evidence  Evidence | None    the proof that made it halt
+    wait      Callable           does what waits for the disk; a node's goes on living meanwhile (swarm/disk.py)
     """
 
     def __init__(
@@ -165,6 +166,7 @@ class Replica:
         self.me = me.id
         self.evidence: Evidence | None = None
         self.halted: ShoalError | None = None
+        self.wait: Callable[[Callable[[], None]], None] = lambda work: work()
         self._hard: HardState | None = None  # a commit index that came alone
         self._hard_ticks = 0
         self._taken = (0, b"")  # the state that the next snapshot will hold
@@ -187,6 +189,16 @@ class Replica:
         self._raft.step(message)
         if self._raft.state.evidence:
             self._judge()
+
+    def pulse(self, beats: Iterable[tuple[PeerId, Heartbeat]], lead: bool) -> list[AnyMessage]:
+        """While ``wait`` waits for the disk: what is to be sent at once, see Raft.pulse.
+
+        beats  heartbeats, each with its sender as the transport authenticated it
+        lead   the own heartbeats are due
+        """
+        if self.halted is not None:
+            return []
+        return self._raft.pulse((beat for sender, beat in beats if beat.sender == sender), lead)
 
     def statement(self, body: Body) -> bytes:
         """The payload that says ``body`` in the name of this node, with the last decided entry that it knows.
@@ -263,7 +275,8 @@ class Replica:
                 done += self._turn(self._raft.ready(), send)
             self._compact()
             if self._hard is not None and self._hard_ticks >= _COMMIT_TICKS:
-                self._store.save_hard_state(self._hard)
+                lazy = self._hard
+                self.wait(lambda: self._store.save_hard_state(lazy))
                 self._hard = None
         except ShoalError as error:
             self.halted = error
@@ -348,7 +361,8 @@ class Replica:
             send(message)
         self._hard = ready.hard_state or self._hard
         if ready.must_sync:
-            self._store.persist(msgspec.structs.replace(ready, hard_state=self._hard))
+            whole = msgspec.structs.replace(ready, hard_state=self._hard)
+            self.wait(lambda: self._store.persist(whole))
             self._hard = None
         elif ready.hard_state is not None:
             self._hard_ticks = 0
@@ -376,9 +390,9 @@ class Replica:
         fill = max((self.decided - log.floor) / bounds.entries, log.size / bounds.bytes)
         if state and fill >= 1:
             snapshot = self._raft.compact(index, state)
-            self._store.save_snapshot(snapshot)
+            self.wait(lambda: self._store.save_snapshot(snapshot))
             failpoint.reach("ledger.snapshot")
-            self._store.compact(index)
+            self.wait(lambda: self._store.compact(index))
             self._taken = (index, b"")
         elif not state and fill >= 2 / 3 and self.decided > log.floor:
             self._taken = (self.decided, self._guard.committed.encode())
