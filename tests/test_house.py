@@ -129,6 +129,7 @@ FILE_MODULES = {
     "swarm/shelf.py": "the model in force, the next one, and their statistics",
     "swarm/referee.py": "certified models that were the best",
     "swarm/checkup.py": "reads the card",
+    "swarm/door.py": "finds its folder where the path is too long for a socket",
     "swarm/room.py": "asks the kernel about memory and CPU",
     "secure/journal_file.py": "decisions that must survive a restart",
     "merge/outer.py": "the optimisers' state file",

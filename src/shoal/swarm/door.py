@@ -88,15 +88,32 @@ _REQUESTS: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(Submit 
 _ANSWERS: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(Taken | Ended | Failed | Looked | Examined)
 
 
-def socket_address(folder: Path) -> str:
-    """Where the door of a site with this data folder is.
+class Place:
+    """Where the door of a site with this data folder is: ``address``, good until ``close``.
 
-    raises  MachineError  ``door.path``: longer than the operating system takes
+    The operating system takes short paths only for sockets; to a longer one it is led by a descriptor of its folder.
+
+    raises  MachineError  ``door.path``: too long, and there is no such way (/proc of Linux)
     """
-    path = str(folder / SOCKET_FILE)
-    if len(path.encode()) > zmq.IPC_PATH_MAX_LEN:
-        raise MachineError("door.path", f"{path}: longer than {zmq.IPC_PATH_MAX_LEN} bytes; use a shorter folder")
-    return f"ipc://{path}"
+
+    def __init__(self, folder: Path) -> None:
+        path, self._descriptor = folder / SOCKET_FILE, -1
+        if len(os.fsencode(path)) > zmq.IPC_PATH_MAX_LEN:
+            too_long = f"{path}: longer than {zmq.IPC_PATH_MAX_LEN} bytes; use a shorter folder"
+            try:
+                self._descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            except (OSError, AttributeError):
+                raise MachineError("door.path", too_long) from None
+            path = Path(f"/proc/self/fd/{self._descriptor}") / SOCKET_FILE
+            if not path.parent.exists():
+                self.close()
+                raise MachineError("door.path", too_long)
+        self.address = f"ipc://{path}"
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 class Door:
@@ -109,14 +126,20 @@ class Door:
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.linger = 0
         self._socket.maxmsgsize = REQUEST_BYTES_MAX
-        address = socket_address(folder)
+        try:
+            self._place = Place(folder)
+        except MachineError:
+            self._socket.close()
+            self._context.term()
+            raise
         before = os.umask(0o177)
         try:
-            self._socket.bind(address)
+            self._socket.bind(self._place.address)
         except zmq.ZMQError as error:
             self._socket.close()
             self._context.term()
-            raise MachineError("door.listen", f"{address}: {error}") from None
+            self._place.close()
+            raise MachineError("door.listen", f"{folder / SOCKET_FILE}: {error}") from None
         finally:
             os.umask(before)
         self._answers: queue.SimpleQueue[tuple[bytes, Message]] = queue.SimpleQueue()
@@ -132,6 +155,7 @@ class Door:
         self._thread.join()
         self._socket.close()
         self._context.term()
+        self._place.close()
         (self._folder / SOCKET_FILE).unlink(missing_ok=True)
 
     def _serve(self) -> None:
@@ -188,13 +212,13 @@ class Caller:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        address = socket_address(folder)
         if not (folder / SOCKET_FILE).exists():
             raise MachineError("door.closed", f"{folder}: no node is running here; start one with `shoal node`")
+        self._place = Place(folder)
         self._context: zmq.Context[Any] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.linger = 0
-        self._socket.connect(address)
+        self._socket.connect(self._place.address)
 
     def __enter__(self) -> Caller:
         return self
@@ -202,6 +226,7 @@ class Caller:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
         self._context.term()
+        self._place.close()
 
     def ask(self, request: Message) -> None:
         self._socket.send(msgspec.msgpack.encode(request))
