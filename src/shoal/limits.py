@@ -173,8 +173,9 @@ SEALED_SHARE_BYTES_MAX: Final = 1024
 PROBE_CHUNKS_MAX: Final = 8
 PROBE_PAUSE_S: Final = 0.5
 
-#: decided entries that a node which starts reads again for what was measured: seconds, and thousands of rounds.
-SCORES_ENTRIES_MAX: Final = 200_000
+#: decided entries that a node which starts reads again for what was measured: about a second, and a thousand rounds of
+#: a small swarm.
+SCORES_ENTRIES_MAX: Final = 50_000
 
 #: bytes of a site file: all members as peers, each with a path and an address, and comments.
 SITE_FILE_BYTES_MAX: Final = 256 * 2**10

@@ -45,9 +45,13 @@ class Mean(msgspec.Struct, frozen=True):
 
 
 class Scores:
-    """Of the last LEDGER_MODELS_KEPT rounds; what a site says again about a round takes the place of what it said."""
+    """Of the last LEDGER_MODELS_KEPT rounds; what a site says again about a round takes the place of what it said.
+
+    changes  how often something was added: what was worked out before holds as long as it stays
+    """
 
     def __init__(self) -> None:
+        self.changes = 0
         self._said: dict[int, dict[bytes, Evaluation]] = {}
 
     @classmethod
@@ -62,6 +66,7 @@ class Scores:
 
     def add(self, author: bytes, said: Evaluation) -> None:
         """An evaluation was decided."""
+        self.changes += 1
         self._said.setdefault(said.round, {})[author] = said
         for old in sorted(self._said)[:-LEDGER_MODELS_KEPT]:
             del self._said[old]

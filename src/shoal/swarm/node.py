@@ -199,6 +199,8 @@ class Node:
         self._referee = referee
         self._to_say: list[bytes] = []  # evaluations on their way into the ledger
         self._said_s = 0.0
+        self._means: tuple[list[Mean], Mean | None] = ([], None)
+        self._means_of = 0  # changes of the scores that they are of
         self._scored = (0, 0)  # rounds, and evaluations on their way, when models were let go of
         self._folder = folder
         self._model_path = model_path
@@ -597,9 +599,17 @@ class Node:
             dict(self._told),
             self._stages.lasted(time.monotonic()),
             attempt is not None and attempt.position(peer.me.id) is not None,
-            _last_means(peer.scores),
-            peer.scores.best("" if self._referee is None else self._referee.best),
+            *self._measured(),
         )
+
+    def _measured(self) -> tuple[list[Mean], Mean | None]:
+        """Means of the last round that was measured, and the best round; worked out when there is something new."""
+        scores = self._peer.scores
+        if scores.changes != self._means_of:
+            self._means_of = scores.changes
+            best = scores.best("" if self._referee is None else self._referee.best)
+            self._means = (_last_means(scores), best)
+        return self._means
 
     def _book(self) -> Book:
         """raises  InputError  ``node.layout``"""
