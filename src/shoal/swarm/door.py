@@ -31,8 +31,6 @@ from shoal.swarm.visit import Seen
 SOCKET_FILE: Final = "node.sock"
 #: bytes of one request: a path and a number
 REQUEST_BYTES_MAX: Final = LEDGER_ENTRY_BYTES_MAX + 8192
-#: milliseconds after which answers are looked for
-_TURN_MS: Final = 20
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -143,6 +141,8 @@ class Door:
         finally:
             os.umask(before)
         self._answers: queue.SimpleQueue[tuple[bytes, Message]] = queue.SimpleQueue()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wake_lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="shoal-door", daemon=True)
 
@@ -152,56 +152,73 @@ class Door:
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
+        os.eventfd_write(self._wake, 1)
         self._thread.join()
+        with self._wake_lock:
+            os.close(self._wake)
+            self._wake = -1
         self._socket.close()
         self._context.term()
         self._place.close()
         (self._folder / SOCKET_FILE).unlink(missing_ok=True)
 
     def _serve(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._wake, zmq.POLLIN)
         while not self._stopping.is_set():
-            if self._socket.poll(_TURN_MS):
+            ready = dict(poller.poll())
+            if self._wake in ready:
+                os.eventfd_read(self._wake)
+            if self._socket in ready:
                 parts = self._socket.recv_multipart()
                 self._request(parts[0], parts[-1])
             while not self._answers.empty():
                 caller, answer = self._answers.get()
                 self._socket.send_multipart([caller, msgspec.msgpack.encode(answer)], zmq.NOBLOCK)
 
+    def _answer(self, caller: bytes, answer: Message) -> None:
+        """From any thread; late ones go nowhere."""
+        self._answers.put((caller, answer))
+        with self._wake_lock:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
+
     def _request(self, caller: bytes, data: bytes) -> None:
         try:
             request = _REQUESTS.decode(data)
         except (msgspec.MsgspecError, RecursionError) as error:
-            self._answers.put((caller, Failed("door.request", f"no request: {shown(str(error))}")))
+            self._answer(caller, Failed("door.request", f"no request: {shown(str(error))}"))
             return
         if isinstance(request, Look):
-            self._answers.put((caller, Looked(self._node.status())))
+            self._answer(caller, Looked(self._node.status()))
         elif isinstance(request, Examine):
             threading.Thread(target=self._examine, args=(caller, request), name="shoal-examine", daemon=True).start()
         elif isinstance(request, Say):
             self._node.say(request.payload)
-            self._answers.put((caller, Taken()))
+            self._answer(caller, Taken())
         else:
             threading.Thread(target=self._submit, args=(caller, request), name="shoal-submit", daemon=True).start()
 
     def _examine(self, caller: bytes, request: Examine) -> None:
-        self._answers.put((caller, Examined(self._node.examine(request.wait_s))))
+        self._answer(caller, Examined(self._node.examine(request.wait_s)))
 
     def _submit(self, caller: bytes, request: Submit) -> None:
         """Read, hand in, wait; on a thread of its own, which ends with the round or the node."""
         try:
             with load(request.path) as model:
                 ticket = self._node.submit({name: model[name] for name in model}, request.samples)
-            self._answers.put((caller, Taken()))
+            self._answer(caller, Taken())
             outcome = ticket.wait()
         except ShoalError as error:
-            self._answers.put((caller, Failed(error.code, str(error))))
+            self._answer(caller, Failed(error.code, str(error)))
             return
         if outcome.lost:
             told = f"round {outcome.round} is certified, but its model could not be written here: {outcome.lost}"
-            self._answers.put((caller, Failed("node.kept", told)))
+            self._answer(caller, Failed("node.kept", told))
             return
         path = str(self._folder / MODEL_FILE)
-        self._answers.put((caller, Ended(path, outcome.digest, outcome.round, outcome.took_part)))
+        self._answer(caller, Ended(path, outcome.digest, outcome.round, outcome.took_part))
 
 
 class Caller:
