@@ -237,3 +237,22 @@ def test_a_false_gram_matrix_is_complained_of_and_nothing_is_certified(role: str
     t.run(3000)
     assert t.aborted and any(line.startswith("Complaint") for line in t.log)
     assert "tell different Gram matrices" in t.members[t.ids[(liar + 1) % 5]].round.state.failure
+
+
+def test_a_chunk_that_comes_twice_is_not_held_against_its_sender() -> None:
+    t = table(3, 3000)
+    deliver = t._deliver
+
+    def twice():
+        t._queue += [each for each in t._queue if isinstance(each[2], SendChunk)]
+        deliver()
+
+    t._deliver = twice
+    asked = []
+    for member in t.members.values():
+        send = member.round.take
+        member.round.take = lambda send=send: [a for a in send() if not asked.append(a)]
+    t.run()
+    agree(t, [0, 1, 2])
+    chunks = [c for a in asked if isinstance(a, Send) and isinstance(a.said, Want) for c in a.said.chunks]
+    assert len(chunks) == 12, "each of three fetches two uploads of its shard and two sums, once"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from shoal.ledger.state import State
 from shoal.swarm.book import Book
-from shoal.swarm.fetch import Fetch
+from shoal.swarm.fetch import Fetch, Overdue
 from shoal.swarm.messages import MODEL, AnySaid, ChunkHead, Lacks, Offer, Want, encode_head, encode_said
 from shoal.swarm.parcel import Bytes, Gathering, Parcel, cuts, parcel_root
 
@@ -53,7 +53,8 @@ class CatchUp:
             self._source, self._since = good[0], self._now
             yield self._source, Want(round_, MODEL, round_, ())
         if self._fetch is not None:
-            wanted = self._fetch.wants(self._now, self._retry, 2**30)
+            overdue = Overdue(self._retry, 2 * self._retry, 4 * self._retry)
+            wanted = self._fetch.wants(self._now, 2**30, self._now - self._since, overdue)
             if wanted:
                 yield self._source, Want(round_, MODEL, round_, wanted)
 

@@ -21,7 +21,7 @@ from shoal.limits import WINDOW_CHUNKS_ALL
 from shoal.secure.participant import Commitments, Participant
 from shoal.swarm.actions import Action, Compute, Propose, Send, SendChunk
 from shoal.swarm.coder import Coder, Float32s
-from shoal.swarm.fetch import Fetch
+from shoal.swarm.fetch import Fetch, Overdue
 from shoal.swarm.messages import UPLOAD, AnySaid, ChunkHead, Lacks, Offer, Opening, Want
 from shoal.swarm.parcel import Bytes, Gathering, Parcel, cuts
 from shoal.swarm.stock import STOCK
@@ -74,6 +74,7 @@ class State:
     streams   what masks the own upload;  removal  what unmasks the sums; made once, each costs a key agreement per edge
     early     openings that came before the survivor certificate
     nonces, check_sums   as told in the ledger: position -> nonce, (author, subject, part) -> values
+    chunk_at  when a chunk came last that was wanted;  slowest  ticks that one took, at most, from its being asked for
     lapses    how often nothing has moved for as long as patience lasts, since the start
     silent    survivors that others vouch for -> lapses when they were found silent
     notes     lines for the operator
@@ -115,6 +116,8 @@ class State:
     early: list[tuple[bytes, Opening]] = field(default_factory=list)
     nonces: dict[int, bytes] = field(default_factory=dict)
     check_sums: dict[tuple[int, int, int], bytes] = field(default_factory=dict)
+    chunk_at: int = 0
+    slowest: int = 0
     lapses: int = 0
     silent: dict[int, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -169,12 +172,22 @@ class State:
     def progress(self) -> None:
         self.still = 0
 
+    def came(self, since: int | None) -> None:
+        """A chunk that was wanted is here; ``since``: when it was asked for."""
+        self.progress()
+        self.chunk_at = self.now
+        self.slowest = max(self.slowest, 1 if since is None else self.now - since)
+
     def due(self, key: object) -> bool:
         """Whether something is to be said (again): not said yet, or `retry` ticks ago without effect."""
         if self.now - self._done_at.get(key, -self.patience.retry) < self.patience.retry:
             return False
         self._done_at[key] = self.now
         return True
+
+    def once(self, key: object) -> bool:
+        """Whether something is to be said for the first time."""
+        return key not in self._done_at and self.due(key)
 
     def send(self, to: bytes, said: AnySaid) -> None:
         """To a peer, or at once to this node itself."""
@@ -247,15 +260,24 @@ class State:
         start = self.cuts[shard][0][0] if self.cuts[shard] else 0
         return [(a - start, b - start) for a, b in self.cuts[shard]]
 
+    def _overdue(self) -> Overdue:
+        """As a link's own timer does it: what chunks took so far says how long one may take."""
+        retry, grace = self.patience.retry, self.patience.grace
+        silent = max(retry, 2 * self.slowest) if self.slowest else max(retry, min(4 * retry, grace // 4))
+        return Overdue(retry, silent, max(silent, grace // 2))
+
     def ask(self) -> None:
         """Keep the windows of all open fetches full."""
+        overdue = self._overdue()
         room = WINDOW_CHUNKS_ALL - sum(f.on_the_way() for f in self.fetches.values())
-        for (kind, subject, _), fetch in self.fetches.items():
+        # Each begins with another one, so that all are asked at once and nobody by all.
+        first, size = self.position or 0, max(1, self.view.attempt.size)
+        for (kind, subject, _), fetch in sorted(self.fetches.items(), key=lambda each: (each[0][1] - first) % size):
             if fetch.gathering.complete:
                 continue
             if self.stalled and self.due(("source", kind, subject)):
                 fetch.next_source()
-            wanted = fetch.wants(self.now, self.patience.retry, room)
+            wanted = fetch.wants(self.now, room, self.now - self.chunk_at, overdue)
             if wanted:
                 room -= len(wanted)
                 self.actions.append(Send(fetch.source, Want(self.slot, kind, subject, wanted)))

@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+from typing import Final, NamedTuple
+
 from shoal.limits import WINDOW_CHUNKS
 from shoal.swarm.parcel import Gathering
+
+#: how often the time after which a chunk is asked for again doubles
+_DOUBLED_MAX: Final = 3
+
+
+class Overdue(NamedTuple):
+    """Ticks after which a chunk that was asked for seems to be lost, twice as many after each time; at most ``most``.
+
+    passed  if one that was asked for later has come;  silent  if nothing at all comes
+    """
+
+    passed: int
+    silent: int
+    most: int
 
 
 class Fetch:
@@ -20,6 +37,8 @@ class Fetch:
         self._sources = sources
         self._at = 0
         self._asked: dict[int, int] = {}
+        self._passed: set[int] = set()
+        self._again: dict[int, int] = {}
 
     @property
     def source(self) -> bytes:
@@ -36,26 +55,42 @@ class Fetch:
         """The present one does not deliver: ask the next one for everything that is missing."""
         self._at += 1
         self._asked.clear()
+        self._passed.clear()
+        self._again.clear()
 
     def put(self, index: int, chunk: memoryview) -> bool:
         """As Gathering.put."""
         good = self.gathering.put(index, chunk)
-        self._asked.pop(index, None)
+        if index in self._asked:
+            # Chunks come in the order in which they were asked for: those before this one may be lost.
+            self._passed |= set(takewhile(lambda other: other != index, self._asked))
+            del self._asked[index]
+        self._passed.discard(index)
         return good
 
     def on_the_way(self) -> int:
         return len(self._asked)
 
-    def wants(self, now: int, overdue: int, room: int) -> tuple[int, ...]:
-        """Chunks to ask for now: as many as window and ``room`` allow, and those asked for ``overdue`` ticks ago.
+    def asked_at(self, index: int) -> int | None:
+        """When a chunk that is on its way was asked for."""
+        return self._asked.get(index)
 
-        Nothing before the chunks' hashes are known.
+    def wants(self, now: int, room: int, still: int, limits: Overdue) -> tuple[int, ...]:
+        """Chunks to ask for now: as many as window and ``room`` allow, and those that seem to be lost.
+
+        still  ticks since anything came to this node
+
+        A slow link loses nothing, and asking again would make it slower.  Nothing is asked for before hashes are known.
         """
         if self.gathering.complete or not self.gathering.hashes:
             return ()
-        late = [i for i, since in self._asked.items() if now - since >= overdue]
-        for index in late:
-            del self._asked[index]
+        for index, since in list(self._asked.items()):
+            passed = index in self._passed
+            patience = (limits.passed if passed else limits.silent) << min(self._again.get(index, 0), _DOUBLED_MAX)
+            if now - since >= min(patience, limits.most) and (passed or still >= limits.silent):
+                del self._asked[index]
+                self._passed.discard(index)
+                self._again[index] = self._again.get(index, 0) + 1
         count = min(WINDOW_CHUNKS - len(self._asked), room)
         found = self.gathering.missing(max(count, 0), set(self._asked))
         for index in found:

@@ -169,10 +169,11 @@ class Round:
         for (kind, subject, _), fetch in self.state.fetches.items():
             if (kind, subject) != (head.kind, head.subject) or head.index not in fetch.gathering.wanted:
                 continue
+            since = fetch.asked_at(head.index)
             if fetch.put(head.index, body):
-                self.state.progress()
-            elif fetch.source == peer and not fetch.gathering.complete:
-                fetch.next_source()
+                self.state.came(since)
+            elif fetch.source == peer and fetch.gathering.hashes and fetch.gathering.arrived(head.index) is None:
+                fetch.next_source()  # it is not the one that was named; one that comes twice does no harm
 
     def decided(self, author: bytes, body: Body) -> None:
         """A statement of this slot stands in the ledger.  The ledger's state holds the rest; these it does not keep."""

@@ -48,7 +48,7 @@ def upload(state: State) -> None:
         return
     if me not in state.view.attempt.masked:
         state.propose("masked", Masked(state.slot, state.own.root))
-    if state.due("offer"):
+    if state.once("offer"):  # whoever misses it asks for it
         failpoint.reach("upload.offer")
         state.tell_all(Offer(state.slot, UPLOAD, me, state.own.hashes))
 
