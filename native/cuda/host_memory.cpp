@@ -1,6 +1,7 @@
 // The host twin's memory: as much as a test allows, so that running out of it can be tried.
 #include "cuda/host_memory.h"
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 
@@ -10,7 +11,7 @@ namespace shoal::cuda {
 
 namespace {
 
-size_t limit = SIZE_MAX, taken = 0;
+std::atomic<size_t> limit{SIZE_MAX}, taken{0};
 
 }  // namespace
 

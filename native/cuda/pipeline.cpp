@@ -50,6 +50,16 @@ struct Pipeline::Slot {
 
     Slot(int device, int64_t size)
         : own(device), memory(size_t(size + FLAG_BYTES), own.queue), pinned(size_t(size + FLAG_BYTES), device) {}
+    // Whatever is under way ends before the memory goes that it reads and writes.
+    ~Slot() {
+        try {
+            wait(own.queue);
+        } catch (const Failure&) {
+            // It has failed, so it has ended.
+        }
+    }
+    Slot(const Slot&) = delete;
+    Slot& operator=(const Slot&) = delete;
 };
 
 Pipeline::Pipeline(int device, int64_t tile_bytes) : device_(device), tile_bytes_(tile_bytes) {}
@@ -112,7 +122,7 @@ bool Pipeline::run(const HostCall& call, int threads, const TileStart& start) {
         }
         for (auto& slot : slots_) finish(*slot);
     } catch (...) {
-        for (auto& slot : slots_) slot.reset();  // whatever is under way ends before its memory goes
+        for (auto& slot : slots_) slot.reset();
         throw;
     }
     return found == 0;

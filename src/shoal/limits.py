@@ -49,6 +49,10 @@ STREAM_BYTES_MAX: Final = 48 * 2**20
 #: bytes of all arrays of one tile that goes through a CUDA device; there are two, in pinned memory and on the device.
 #: Large enough that a copy takes milliseconds and its start microseconds, small enough to pin anywhere.
 CUDA_TILE_BYTES: Final = 64 * 2**20
+#: inputs of one mean on a device: their addresses and weights travel as a kernel's parameters (4 KiB on every driver).
+CUDA_MEAN_MODELS_MAX: Final = 128
+#: inputs of one order statistic on a device: all values of a coordinate are sorted in registers.
+CUDA_ORDER_MODELS_MAX: Final = 32
 #: elements after which the partial sums of a Gram matrix are closed; fixes the order of summation (docs/FORMAT.md).
 GRAM_BLOCK: Final = 65_536
 #: bytes of a tensor under one leaf of its digest (docs/FORMAT.md).

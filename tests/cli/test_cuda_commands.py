@@ -12,7 +12,7 @@ from small_nets import save_net
 from shoal.kernels import _cuda_host, cuda
 from shoal.kernels.cuda_staged import Staged
 from shoal.merge.files import merge_files
-from shoal.merge.options import MergeOptions
+from shoal.merge.options import ON_DEVICE, MergeOptions, plan
 
 FILES = ["a.onnx", "b.onnx", "c.onnx"]
 
@@ -44,11 +44,24 @@ def test_a_merge_by_the_twin_gives_the_cpus_file(
 def test_a_rule_without_device_kernels_is_refused(folder: Path) -> None:
     from shoal.errors import ArgumentError
 
-    for device, code in (("cuda", "device.rule"), ("tpu", "device.unknown")):
+    cases = [
+        ("krum", "cuda", 1, "device.rule"),
+        ("krum", "tpu", 1, "device.unknown"),
+        ("median", "cuda", 33, "device.models"),
+        ("mean", "cuda", 129, "device.models"),
+    ]
+    for method, device, count, code in cases:
         with pytest.raises(ArgumentError) as raised:
-            merge_files([folder / "a.onnx"], folder / "out.onnx", MergeOptions(method="krum", device=device))
+            plan(MergeOptions(method=method, device=device), count, False)
         assert raised.value.code == code
+        with pytest.raises(ArgumentError):
+            merge_files([folder / "a.onnx"] * count, folder / "out.onnx", MergeOptions(method=method, device=device))
         assert not (folder / "out.onnx").exists()
+
+
+def test_a_device_takes_as_many_models_as_the_plan_says() -> None:
+    most = {"mean": _cuda_host.INPUTS_MAX, "median": _cuda_host.ORDER_MAX, "trimmed-mean": _cuda_host.ORDER_MAX}
+    assert most == ON_DEVICE
 
 
 def test_merge_says_in_one_line_that_there_is_no_device(folder: Path, shoal: Callable) -> None:

@@ -6,10 +6,10 @@ import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from shoal.errors import ArgumentError
-from shoal.limits import MODELS_MAX
+from shoal.limits import CUDA_MEAN_MODELS_MAX, CUDA_ORDER_MODELS_MAX, MODELS_MAX
 from shoal.merge.by_name import ByName
 from shoal.merge.outer import Outer, find_outer
 from shoal.merge.rules import Rule, canonical, find, shown
@@ -18,8 +18,12 @@ from shoal.model.layout import selects
 Integers = Literal["require-equal", "first", "max"]
 Nonfinite = Literal["refuse", "allow"]
 Quantised = Literal["refuse", "merge"]
-#: rules with CUDA kernels
-ON_DEVICE = ("mean", "median", "trimmed-mean")
+#: rules with CUDA kernels, and how many models each takes there
+ON_DEVICE: Final = {
+    "mean": CUDA_MEAN_MODELS_MAX,
+    "median": CUDA_ORDER_MODELS_MAX,
+    "trimmed-mean": CUDA_ORDER_MODELS_MAX,
+}
 #: (bytes read so far, bytes to read); called from any thread, never from two at once
 Progress = Callable[[int, int], None]
 
@@ -96,8 +100,6 @@ def plan(options: MergeOptions, models: int, has_base: bool) -> Plan:
     if not 1 <= models <= MODELS_MAX:
         raise ArgumentError("merge.models", f"{models} models given; expected 1 to {MODELS_MAX}")
     rule = find(options.method)
-    if options.device != "cpu":
-        _check_device(options.device, rule)
     outer = None if options.outer is None else find_outer(options.outer, options.parameters)
     known = {p.name for p in rule.parameters} | ({p.name for p in outer.kind.parameters} if outer else set())
     for name in options.parameters:
@@ -115,6 +117,8 @@ def plan(options: MergeOptions, models: int, has_base: bool) -> Plan:
             "merge.weights",
             f"the rule {rule.name} counts all models the same; expected no weights, or only equal ones and 0",
         )
+    if options.device != "cpu":
+        _check_device(options.device, rule, len(places))
     low, high = rule.models
     if not low <= len(places) <= high:
         wanted = f"{low}" if low == high else f"{low} to {high}"
@@ -131,12 +135,17 @@ def plan(options: MergeOptions, models: int, has_base: bool) -> Plan:
     return Plan(options, models, places, used, rule, settings, outer)
 
 
-def _check_device(device: str, rule: Rule) -> None:
+def _check_device(device: str, rule: Rule, count: int) -> None:
     if device != "cuda":
         raise ArgumentError("device.unknown", f"device is {shown(device)}; expected cpu or cuda")
     if rule.name not in ON_DEVICE:
         raise ArgumentError(
             "device.rule", f"the rule {rule.name} has no CUDA kernels; expected one of {', '.join(ON_DEVICE)}, or cpu"
+        )
+    if count > ON_DEVICE[rule.name]:
+        raise ArgumentError(
+            "device.models",
+            f"the rule {rule.name} got {count} models; a device takes {ON_DEVICE[rule.name]}: expected fewer, or cpu",
         )
 
 
