@@ -1,6 +1,7 @@
 # Verbs of one word.  Each makes the environment it needs: python3 (3.11+), a C++20 compiler and git are enough.
 #   make demo    the main job on real patients' data          make test    lint-free quick proof (a few minutes)
 #   make bench   every kernel and the file merge, as ratios    make slow    long tests: big files, fuzzing, sanitizers
+#   make faults  node processes killed, stopped, cut off
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
