@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shoal.diff.residual import ROUNDS_MISSED_MAX
 from shoal.errors import ShoalError
 from shoal.ledger.archive import Archive
 from shoal.ledger.entry import entry_hash
@@ -38,7 +39,7 @@ straggler_grace_s = 1.0
 """
 #: seconds in which a process must come up, a round end, a member catch up
 START_S, ROUND_S, BACK_S = 40.0, 90.0, 60.0
-#: relative error of a quantised mean that is the right one; a contribution counted twice gives 0.3 and more
+#: error of a quantised mean that is the right one, in units of the spread; one of four counted twice gives 0.15 or more
 ERROR_MAX = 0.1
 
 
@@ -319,7 +320,7 @@ class LiveSwarm:
         """A model that this site has trained from the one in force; its weight is 100 + i."""
         self._draws += 1
         rng = np.random.default_rng((self._draws, i))
-        w = self.now["w"] + rng.uniform(0.05, 0.2) * rng.standard_normal(self.now["w"].shape).astype(np.float32)
+        w = self.now["w"] + 0.1 * rng.standard_normal(self.now["w"].shape).astype(np.float32)
         made = {**self.now, "w": w.astype(np.float32)}
         self._handed.setdefault((digest, self.names[i]), []).append(made)
         path = self.folder / self.names[i] / "local.onnx"
@@ -443,9 +444,9 @@ class LiveSwarm:
         candidates = [self._handed.get((last.base.hex(), peer.name), []) for peer in last.took_part]
         # A site that came back handed in anew: which of the two is in the sum, nobody can tell from outside.  Nor what
         # a site carries from a round that it missed (diff/residual.py).
-        before = {peer.id for peer in rounds[-2].took_part} if len(rounds) > 1 else None
-        missed = before is not None and not {peer.id for peer in last.took_part} <= before
-        if last.model.hex() != self.model or any(len(c) != 1 for c in candidates) or missed or last.attempt:
+        who = {peer.id for peer in last.took_part}
+        missed = any(r.attempt or not who <= {p.id for p in r.took_part} for r in rounds[-2 - ROUNDS_MISSED_MAX :])
+        if last.model.hex() != self.model or any(len(c) != 1 for c in candidates) or missed:
             return
         handed = [c[0] for c in candidates]
         self.means += 1
