@@ -389,6 +389,7 @@ class LiveSwarm:
             before = self.check()
             ended = self.round()
             told["round"] = after = self.check()
+            told["means"] = self.means
             if after <= before or len(ended) != len(self.alive()):
                 raise Wrong(f"round {before} before, {after} after, {len(ended)} merged models")
             if all(end.took_part for end in ended.values()):
