@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from round_table import RoundTable
@@ -9,7 +10,7 @@ from round_table import RoundTable
 from shoal.diff.grid import Grid
 from shoal.ledger.body import Abort
 from shoal.swarm.core import Patience
-from shoal.swarm.messages import UPLOAD
+from shoal.swarm.messages import UPLOAD, Want
 from shoal.swarm.ring_coder import RingCoder, first_scales
 
 ELEMENTS = 5000
@@ -153,6 +154,53 @@ def test_one_who_vouches_wrongly_for_another_counts_for_nothing() -> None:
     liar.vouched_shard = lambda *args: bytes(b ^ 1 for b in vouched(*args))
     t.run(4000)
     assert agree(t) == [0, 1, 2, 3]
+
+
+def test_a_word_that_comes_late_and_wrong_is_overruled() -> None:
+    """Others have vouched for the silent one; what it says then is not asked for any more."""
+    t = table(4)
+    state = t.members[t.ids[2]].round.state
+    held, propose, append = [], state.propose, t._append
+
+    def later(key, body):
+        if type(body).__name__ == "Check":
+            held.append(body)
+        else:
+            propose(key, body)
+
+    def wrong_at_last(member, action):
+        append(member, action)
+        shards = {part for _, s, part in t.attempt.checks if s == 2}
+        if len(shards) == len(t.attempt.plan.shards) and held and (2, 2, 0) not in t.attempt.checks:
+            word = msgspec.structs.replace(held[0], values=bytes(len(held[0].values)))
+            t.builder.say(word, t.builder.people[t.ids[2]])
+            for other in t.members.values():
+                other.round.decided(t.ids[2], word)
+
+    state.propose, t._append = later, wrong_at_last
+    t.run(4000)
+    assert (2, 2, 0) in t.attempt.checks and agree(t) == [0, 1, 2, 3]
+    assert not t.attempt.blamed
+
+
+def test_an_upload_is_shown_to_others_once_it_is_certified() -> None:
+    """By whoever has it, chunk by chunk; in the clear, and before the certificate, by its author alone."""
+    t = table(4)
+    answers: list[tuple[bool, str]] = []
+    owner = t.members[t.ids[0]].round.state
+
+    def asked(member, action, append=t._append):
+        append(member, action)
+        owner.actions, before = [], owner.actions
+        owner.serve(t.ids[3], Want(owner.slot, UPLOAD, 1, ()))
+        answers.append((owner.view.attempt.survivors is not None, type(owner.actions[0].said).__name__))
+        owner.actions = before
+
+    t._append = asked
+    t.run(600)
+    agree(t)
+    assert {said for certified, said in answers if not certified} == {"Lacks"}
+    assert answers[-1] == (True, "Offer")
 
 
 def test_what_nobody_can_vouch_for_is_given_up() -> None:

@@ -41,7 +41,7 @@ def audit(state: State) -> None:
     except PeerError:
         return  # owner and backup differ: one of them told a wrong sum, and there is no challenge
     for suspect in sorted(attempt.survivors or ()):
-        if found is not None and (suspect, suspect, 0) in state.check_sums and me in _jury(state, suspect):
+        if found is not None and (suspect, suspect, 0) in attempt.checks and me in _jury(state, suspect):
             _judge_word(state, suspect, *found)
 
 
@@ -86,7 +86,7 @@ def _judge_word(state: State, suspect: int, beta: bytes, count: int) -> None:
     if len(whole) < len(parts):
         return
     again = state.compute(f"audit of {suspect}", partial(_word, state, suspect, whole, beta, count))
-    if again is not None and again != state.check_sums[(suspect, suspect, 0)]:
+    if again is not None and again != state.told(suspect, 0).get(suspect):
         _blame(state, suspect, "vouches for other words than it uploaded")
 
 

@@ -73,7 +73,7 @@ class State:
     made      merged shards that this node worked out itself;  sums  those, and the ones that it fetched
     streams   what masks the own upload;  removal  what unmasks the sums; made once, each costs a key agreement per edge
     early     openings that came before the survivor certificate
-    nonces, check_sums   as told in the ledger: position -> nonce, (author, subject, part) -> values
+    nonces, check_sums   as told in the ledger: position -> nonce, (subject, part) -> author -> values
     chunk_at  when a chunk came last that was wanted;  slowest  ticks that one took, at most, from its being asked for
     lapses    how often nothing has moved for as long as patience lasts, since the start
     silent    survivors that others vouch for -> lapses when they were found silent
@@ -115,7 +115,7 @@ class State:
     asked: dict[bytes, bytes] = field(default_factory=dict)
     early: list[tuple[bytes, Opening]] = field(default_factory=list)
     nonces: dict[int, bytes] = field(default_factory=dict)
-    check_sums: dict[tuple[int, int, int], bytes] = field(default_factory=dict)
+    check_sums: dict[tuple[int, int], dict[int, bytes]] = field(default_factory=dict)
     chunk_at: int = 0
     slowest: int = 0
     lapses: int = 0
@@ -283,12 +283,18 @@ class State:
                 self.actions.append(Send(fetch.source, Want(self.slot, kind, subject, wanted)))
 
     def sources(self, position: int, shard: int) -> list[bytes]:
-        """Who may have what a participant uploaded of a shard, the best first: itself; once it is certified that it
-        survived also owner and backup, and whoever else vouches for it."""
-        others = [] if self.view.attempt.survivors is None else [self.peer(p) for p in self.line(shard)]
+        """Who may have what a participant uploaded of a shard, best first: itself; under masks, once it is certified
+        to have survived, also owner and backup, and whoever else vouches for it."""
+        attempt = self.view.attempt
+        shown = attempt.secure and attempt.survivors is not None
+        others = [self.peer(p) for p in self.line(shard)] if shown else []
         first = self.peer(position)
         known = [*others, first] if position in self.silent else [first, *others]
         return list(dict.fromkeys(p for p in known if p != self.me.id)) or [first]
+
+    def told(self, subject: int, part: int) -> dict[int, bytes]:
+        """Check sums of a participant in the ledger, by author: of its whole upload (part 0), or of shard part - 1."""
+        return self.check_sums.get((subject, part), {})
 
     def line(self, shard: int) -> list[int]:
         """Positions in the order in which they answer for a shard: its owner, then the others as in the plan."""
@@ -297,10 +303,10 @@ class State:
         return list(dict.fromkeys([owner, backup, *((owner + k) % attempt.size for k in range(attempt.size))]))
 
     def _held(self, kind: int, subject: int) -> list[Parcel | Gathering]:
-        """What this node can serve of a parcel.  Another's upload only once it is certified that it survived: before,
-        a late one is deleted, and nobody else is to have it."""
+        """What this node can serve of a parcel.  Another's upload only under masks, and once it is certified that it
+        survived: nobody else is to have a late one."""
         if kind == UPLOAD and subject != self.position:
-            if subject not in (self.view.attempt.survivors or ()):
+            if not self.view.attempt.secure or subject not in (self.view.attempt.survivors or ()):
                 return []
             return [f.gathering for (k, s, _), f in self.fetches.items() if (k, s) == (UPLOAD, subject)]
         parcel = self.own if kind == UPLOAD else self.sums.get(subject)

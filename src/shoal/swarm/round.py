@@ -183,7 +183,7 @@ class Round:
         if isinstance(body, Nonce):
             state.nonces[position] = body.nonce
         elif isinstance(body, Check):
-            state.check_sums[(position, body.subject, body.part)] = body.values
+            state.check_sums.setdefault((body.subject, body.part), {})[position] = body.values
 
     def computed(self, name: str, result: Any) -> None:
         """What a `Compute` gave, or the ShoalError that it raised."""

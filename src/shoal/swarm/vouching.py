@@ -86,11 +86,8 @@ def silent(state: State) -> dict[int, int]:
     attempt = state.view.attempt
     if attempt.checks:
         missing = (attempt.survivors or set()) - {subject for author, subject, _ in attempt.checks if author == subject}
-        if not state.stalled:
-            missing &= {s for author, s, _ in attempt.checks if author != s} | (
-                attempt.survivors or set()
-            ) - attempt.nonces
-        for subject in missing:
+        vouched = {subject for author, subject, _ in attempt.checks if author != subject}
+        for subject in vouched | (missing if state.stalled else missing - attempt.nonces):
             state.silent.setdefault(subject, state.lapses)
     return state.silent
 
@@ -108,6 +105,8 @@ def stand_in(state: State, roots: list[bytes]) -> None:
     if found is None or not attempt.checks:
         return
     for subject, since in sorted(silent(state).items()):
+        if (subject, subject, 0) in attempt.checks and not _is_vouched(state, subject):
+            continue  # it speaks for itself
         count = attempt.plan.thresholds.t + 1 + state.lapses - since
         for shard in range(len(roots)):
             line = [p for p in state.line(shard) if p != subject]
@@ -131,23 +130,30 @@ def vouched_shard(state: State, subject: int, shard: int, data: Bytes, beta: byt
     return ring_coder(state).vouched_shard(shard, data, state.privacy.vouching(state.peer(subject)), beta, count)
 
 
+def _is_vouched(state: State, subject: int) -> bool:
+    """Whether somebody honest has begun to vouch for this survivor: more than t have."""
+    authors = {author for author, s, _ in state.view.attempt.checks if s == subject != author}
+    return len(authors) > state.view.attempt.plan.thresholds.t
+
+
 def vouched_alike(state: State, subject: int, shard: int) -> bytes | None:
     """What more than t others vouch for: one of them at least is honest."""
-    votes = Counter(
-        values for (author, s, part), values in state.check_sums.items() if (s, part) == (subject, shard + 1)
-    )
+    votes = Counter(state.told(subject, shard + 1).values())
     values, count = votes.most_common(1)[0] if votes else (b"", 0)
     return values if count > state.view.attempt.plan.thresholds.t else None
 
 
 def vouched_for(state: State, subject: int, count: int) -> bytes | None:
-    """Check sums of a survivor's upload: its own word, or what others vouch for where it gives none."""
-    own = state.check_sums.get((subject, subject, 0))
-    if own is not None or subject not in state.silent:
-        return own
-    parts = [vouched_alike(state, subject, shard) for shard in range(len(state.cuts))]
-    told = [part for part in parts if part is not None]
-    return ring_coder(state).joined(told, count) if len(told) == len(parts) else None
+    """Check sums of a survivor's upload: what others vouch for where it was silent, else its own word; also where they
+    do not come to an end.  None while it is waited for."""
+    if subject in state.silent:
+        parts = [vouched_alike(state, subject, shard) for shard in range(len(state.cuts))]
+        told = [part for part in parts if part is not None]
+        if len(told) == len(parts):
+            return ring_coder(state).joined(told, count)
+        if _is_vouched(state, subject) and not state.stalled:
+            return None
+    return state.told(subject, 0).get(subject)
 
 
 def passes(state: State, roots: list[bytes]) -> bool | None:
