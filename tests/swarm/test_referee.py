@@ -171,12 +171,10 @@ def test_sites_measure_by_their_settings(tmp_path: Path) -> None:
     try:
         for goal in (0.3 * truth, truth, -truth):
             tickets = [node.submit({"w": goal.astype(np.float32)}, 10) for node in nodes]
-            for ticket in tickets:
-                ticket.wait(60)
-            round_ = nodes[0].status().round
+            round_ = max(ticket.wait(60).round for ticket in tickets)
             until(lambda: all(len(n._peer.scores._said.get(round_, {})) == 2 for n in nodes))  # noqa: B023
             until(lambda: all(not n.status().behind for n in nodes))
-        until(lambda: all(n.status().best is not None and n.status().measured[0].round == round_ for n in nodes))
+        until(lambda: all([(m.round, m.sites) for m in n.status().measured[:1]] == [(round_, 2)] for n in nodes))
         status = nodes[2].status()
         assert status.best.round == 2 and status.best.metric == "auc" and status.best.value > 0.99
         assert status.measured[0].sites == 2 and status.measured[0].samples == 600

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import threading
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from site_folders import SiteFolders
+from site_folders import SiteFolders, free_port
 
 import shoal
-from shoal.errors import ArgumentError, InputError
+from shoal.errors import ArgumentError, InputError, MachineError
 from shoal.ledger.identity import member_id
 from shoal.ledger.statement import Seen, make_statement
 from shoal.model.model import save
@@ -105,6 +107,29 @@ def test_tensors_that_stay_at_each_site(tmp_path: Path, secure: bool) -> None:
     finally:
         for swarm in swarms:
             swarm.close()
+
+
+def test_a_node_in_this_process_logs_and_is_measured(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("prometheus_client")
+    sites, port = SiteFolders(tmp_path, NAMES[:2]), free_port()
+    sites.append("north", f'[metrics]\nlisten = "127.0.0.1:{port}"\n')
+    before = threading.active_count()
+    with (
+        caplog.at_level(logging.INFO, "shoal"),
+        shoal.join(sites.settings("north"), sites.model) as north,
+        shoal.join(sites.settings("south"), sites.model),
+    ):
+        until(lambda: north.status is not None and sum(m.connected for m in north.status.members) == 2)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            assert b"shoal_members_connected 2.0" in answer.read()
+    assert threading.active_count() <= before
+    told = {(r.site, r.getMessage()) for r in caplog.records if r.code == "member.connected" and r.peer}  # type: ignore[attr-defined]
+    assert told == {("north", "south is connected"), ("south", "north is connected")}
+    # What cannot be had keeps nothing open behind it.
+    sites.settings("south").write_text(sites.settings("north").read_text().replace("north", "south"))
+    with shoal.join(sites.settings("north")), pytest.raises(MachineError):
+        shoal.join(sites.settings("south"))
+    assert threading.active_count() <= before
 
 
 def test_sites_that_exclude_other_tensors_do_not_start(tmp_path: Path) -> None:

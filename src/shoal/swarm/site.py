@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import time
@@ -13,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from shoal.config import Evaluate, Site, read_site
-from shoal.errors import InputError, PeerError
+from shoal.errors import InputError, PeerError, shown
 from shoal.ledger.identity import Identity
 from shoal.ledger.registry import Registry
 from shoal.ledger.sqlite_store import SqliteStore
@@ -23,6 +24,7 @@ from shoal.secure.journal_file import JournalFile
 from shoal.swarm.curve_transport import CurveTransport
 from shoal.swarm.door import Door
 from shoal.swarm.node import Node, Status, Times
+from shoal.swarm.peer import Notice
 from shoal.swarm.referee import Measure, Referee, measure_by
 from shoal.swarm.replica import Replica
 from shoal.swarm.shelf import MODEL_FILE
@@ -98,24 +100,33 @@ def _replica(me: Identity, store: SqliteStore, times: Times) -> Replica:
     return Replica(me, store, secrets.randbelow, times.options(), lambda: time.time_ns() // 1_000_000)
 
 
+#: of a notice, as Python's logging calls it
+_LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "fault": logging.ERROR}
 #: seconds between two looks for a mean that is waited for
 _LOOK_S: Final = 0.05
 
 
 class Swarm:
-    """A node inside this process: what `join` gives.  Use as a context manager, or call `close`."""
+    """A node inside this process: what `join` gives.  Use as a context manager, or call `close`.
 
-    def __init__(self, node: Node, folder: Path, wait_s: float) -> None:
+    What the node has to say to its operator goes to the logger "shoal", with ``site``, ``code``, ``slot`` and ``peer``
+    in each record.
+    """
+
+    def __init__(self, node: Node, site: Site) -> None:
         self.node = node
-        self._wait_s = wait_s
+        self._times = site.times
         self._sites = 0  # that measured the last round that `mean` was asked of
-        node.start()
-        try:
-            self._door = Door(node, folder)
-        except BaseException:
-            node.stop()
-            raise
-        self._door.__enter__()
+        node.on_notice = lambda notice: _log(site.name, notice)
+        with ExitStack() as undo:
+            node.start()
+            undo.callback(node.stop)
+            undo.enter_context(Door(node, Path(site.data)))
+            if site.metrics.listen:
+                from shoal.swarm.metrics import Metrics
+
+                undo.enter_context(Metrics(node.status, site.name, site.metrics.listen))
+            self._open = undo.pop_all()
 
     def merge(self, tensors: Mapping[str, Any], samples: int, wait_s: float | None = None) -> dict[str, np.ndarray]:
         """Hand in what was trained, wait until a round with it is certified, get the merged tensors.
@@ -127,7 +138,7 @@ class Swarm:
         raises   ArgumentError  the tensors are not of this swarm's model, or hold NaN;  MachineError  no round in time
         """
         local = {name: np.asarray(as_array(value, "model", name)) for name, value in tensors.items()}
-        merged = self.node.merge(local, samples, self._wait_s if wait_s is None else wait_s)
+        merged = self.node.merge(local, samples, self._times.submit_wait_s if wait_s is None else wait_s)
         return {name: local[name] if name in self.node.local else array for name, array in merged.items()}
 
     @property
@@ -162,9 +173,9 @@ class Swarm:
         return self.node.status()
 
     def close(self) -> None:
-        """Leave: hand leadership over, close everything.  The swarm goes on."""
-        self._door.__exit__()
-        self.node.stop()
+        """Leave: let a round that this site is in end, hand leadership over, close everything.  The swarm goes on."""
+        self.node.leave(self._times.progress_timeout_s)
+        self._open.close()
 
     def __enter__(self) -> Swarm:
         return self
@@ -193,7 +204,12 @@ def join(
     """
     site = read_site(Path(settings))
     node = open_node(site, None if model is None else Path(model), None if evaluate is None else _on_tensors(evaluate))
-    return Swarm(node, Path(site.data), site.times.submit_wait_s)
+    return Swarm(node, site)
+
+
+def _log(site: str, notice: Notice) -> None:
+    about = {"site": site, "code": notice.code, "slot": notice.slot, "peer": notice.peer.hex()}
+    logging.getLogger("shoal").log(_LEVELS[notice.level], "%s", shown(notice.text, 500), extra=about)
 
 
 def _on_tensors(evaluate: Callable[[dict[str, np.ndarray]], tuple[int, Mapping[str, float]]]) -> Measure:
