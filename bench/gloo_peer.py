@@ -1,6 +1,6 @@
 """One peer of gloo's all-reduce for bench_swarm.py; runs in a Python that has torch.
 
-    python bench/gloo_peer.py RANK OF PORT ELEMENTS
+    python bench/gloo_peer.py RANK OF HOST PORT ELEMENTS
 
 Prints a line when the group stands; for each line on stdin it sums once and prints when it began and ended, by the
 machine's monotonic clock; ends with stdin.
@@ -24,9 +24,9 @@ def cpu_s() -> float:
 
 
 def main() -> None:
-    rank, count, port, elements = map(int, sys.argv[1:5])
+    rank, count, port, elements = (int(sys.argv[n]) for n in (1, 2, 4, 5))
     torch.set_num_threads(1)
-    where = f"tcp://127.0.0.1:{port}"
+    where = f"tcp://{sys.argv[3]}:{port}"
     dist.init_process_group("gloo", where, timedelta(seconds=120), count, rank)
     vector = torch.empty(elements)
     while True:
@@ -39,7 +39,7 @@ def main() -> None:
         end = time.monotonic()
         used = cpu_s() - used
         assert float(vector[0]) == float(vector[-1]) == count * (count - 1) / 2
-        print(json.dumps({"begin": begin, "merged": end, "kept": end, "cpu": used}), flush=True)
+        print(json.dumps({"begin": begin, "end": end, "cpu": used}), flush=True)
 
 
 if __name__ == "__main__":

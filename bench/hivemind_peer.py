@@ -10,7 +10,6 @@ monotonic clock.  Matchmaking is not in the time.  Ends with stdin.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from typing import Any
@@ -18,12 +17,6 @@ from typing import Any
 import hivemind
 import torch
 from hivemind.averaging.control import AveragingStage
-
-
-def cpu_s() -> float:
-    """Of this process and its children that have ended; hivemind works in children, so it is only told for what it is."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 def say(**found: Any) -> None:
@@ -70,7 +63,7 @@ def main() -> None:
                 assert (
                     abs(float(vector[0]) - (count - 1) / 2) < 1e-3 and abs(float(vector[-1]) - (count - 1) / 2) < 1e-3
                 )
-            say(begin=begin, merged=end, kept=end, cpu=0.0)
+            say(begin=begin, end=end)
     finally:
         averager.shutdown()
         dht.shutdown()
