@@ -60,6 +60,14 @@ def test_relations_hold_for_every_number_of_participants(profile: str) -> None:
         assert fault(n, numbers) == "", (n, numbers)
 
 
+@pytest.mark.parametrize("profile", ["default", "light"])
+def test_a_quorum_is_enough_to_vouch_and_to_find_out(profile: str) -> None:
+    """Of any q: more than t honest ones, and more than t survivors that tell their nonce (docs/adr/0015-vouching.md)."""
+    for n in range(3, 256):
+        numbers = thresholds(n, profile)
+        assert numbers.q - numbers.t > numbers.t and numbers.q - numbers.d_max > numbers.t, (n, numbers)
+
+
 def test_known_numbers() -> None:
     found = {n: tuple(msgspec.structs.astuple(thresholds(n))) for n in (3, 4, 5, 7, 10, 16, 31, 64, 100)}
     assert found == {
