@@ -53,7 +53,7 @@ class Remote:
             bytes_[offset:] = np.ascontiguousarray(x).view(np.uint8)
             if x.nbytes:
                 room.owner.put(bytes_, 0, 1)  # type: ignore[attr-defined]
-            sent[key] = x, View(room.pointer + offset, len(x), x.dtype, 0, not x.flags.writeable, room)
+            sent[key] = x, View(room.pointer + offset, len(x), x.dtype, room.device, not x.flags.writeable, room)
         return sent[key][1]
 
 

@@ -218,6 +218,7 @@ def test_arguments_of_device_kernels_are_checked() -> None:
         (lambda: kernels.weighted_mean([X], [0], X.copy()), "weights.value"),
         (lambda: kernels.weighted_mean([X], [1, 2], X.copy()), "weights.value"),
         (lambda: kernels.weighted_mean([X], [np.nan], X.copy()), "weights.value"),
+        (lambda: kernels.weighted_mean([X], ["many"], X.copy()), "weights.type"),
         (lambda: kernels.trimmed_mean([X] * 4, None, 2, X.copy()), "trim.value"),
         (lambda: kernels.scaled_add(X, np.inf, X, X.copy()), "scale.value"),
         (lambda: kernels.convert(X, np.zeros(12, np.int32)), "array.dtype"),

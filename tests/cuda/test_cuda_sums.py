@@ -49,7 +49,7 @@ def test_cuda_mean_gives_the_references_bits(name: str, kind: str) -> None:
     for length in LENGTHS:
         for count in (1, 2, 8, 13):
             inputs = samples(length + count, NAMES[name], length, kind, count)
-            weights = np.random.default_rng(count).uniform(1e-3, 1e3, count)
+            weights = np.random.default_rng(count).uniform(1e-3, 1e3, count).tolist()
             expected = by_reference(reference.weighted_mean, inputs, weights, inputs[0])
             check(KERNELS.weighted_mean, (inputs, weights), expected)
 
@@ -62,7 +62,7 @@ def test_cuda_order_gives_the_references_bits(name: str, kind: str) -> None:
             inputs = samples(length + count, NAMES[name], length, kind, count)
             rng = np.random.default_rng(count)
             # Small whole numbers: their sums often hit the half exactly.
-            for weights in (None, rng.integers(1, 4, count).astype(np.float64), rng.uniform(1e-3, 1, count)):
+            for weights in (None, rng.integers(1, 4, count).tolist(), rng.uniform(1e-3, 1, count).tolist()):
                 expected = by_reference(reference.median, inputs, weights, inputs[0])
                 check(KERNELS.median, (inputs, weights), expected)
                 trim = (count - 1) // 2 if length == 1 else (count - 1) // 4

@@ -318,7 +318,10 @@ class Kernels:
 
 
 def _finite_numbers(values: Sequence[float] | Float64s, count: int, what: str) -> Float64s:
-    numbers: npt.NDArray[np.float64] = np.ascontiguousarray(values, np.float64)
+    try:
+        numbers: npt.NDArray[np.float64] = np.ascontiguousarray(values, np.float64)
+    except (TypeError, ValueError):
+        raise ArgumentError("weights.type", f"{what} are not numbers; expected {count} finite numbers") from None
     if numbers.shape != (count,) or not np.isfinite(numbers).all():
         raise ArgumentError("weights.value", f"{what} are not {count} finite numbers, one for each input")
     return numbers
