@@ -9,10 +9,10 @@ constexpr int LANE_DITHER = 4, LANE_SIGNS = 5, LANE_MODEL = 0;  // reference_rin
 constexpr int TILE_LOG = 14, TILE_ELEMENTS = 1 << TILE_LOG;     // of the largest block
 
 // Where element e of a block lies in its tile: neighbours in any of the orders in which a warp visits them lie in
-// different banks of shared memory (bits 5 to 9 go into the low five: 5, 6, 7 as they are, 8 into two, 9 into the top).
+// different banks of shared memory.  Its bits 5 to 10 go into the low five: 8 into two of them, 10 where 5 goes.
 SHOAL_BOTH int banked(int e) {
     const int high = e >> 5;
-    return e ^ ((high & 31) ^ (high << 1 & 16));
+    return e ^ ((high & 31) ^ (high << 1 & 16) ^ (high >> 5 & 1));
 }
 
 SHOAL_BOTH float scale_of(int log) { return 1.0f / float(1 << (log / 2)); }

@@ -3,6 +3,7 @@
 #include "cuda/bind_calls.h"
 #include "cuda/bind_memory.h"
 #include "cuda/bind_pipeline.h"
+#include "cuda/element_block.h"
 #include "cuda/host_memory.h"
 
 PYBIND11_MODULE(_cuda_host, m) {
@@ -12,5 +13,6 @@ PYBIND11_MODULE(_cuda_host, m) {
     shoal::cuda::bind_memory(m);
     shoal::cuda::bind_pipeline(m);
     m.def("dlpack", shoal::cuda::dlpack);
+    m.def("banked", shoal::cuda::banked);
     m.def("limit_memory", shoal::cuda::limit_memory);
 }

@@ -6,6 +6,6 @@ namespace shoal::cuda {
 constexpr int INPUTS_MAX = 128;      // of a mean or a combination
 constexpr int ORDER_MAX = 32;        // of an order statistic: all values of a coordinate are in registers
 constexpr int SUM_INPUTS_MAX = 257;  // of a sum of ring words: ring.INPUTS_MAX
-constexpr int STREAMS_MAX = 64;      // masks of one launch; keys never lie in device memory
+constexpr int STREAMS_MAX = 64;      // masks of one launch
 
 }  // namespace shoal::cuda

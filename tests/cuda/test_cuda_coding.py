@@ -156,6 +156,21 @@ def test_cuda_encoding_says_what_is_not_finite() -> None:
     assert np.isfinite(CODING.read_sums(sums).squares).tolist() == [True, False]
 
 
+def test_a_warps_elements_lie_in_different_banks() -> None:
+    """In each pass over 2**14 elements, when they are read and written in order, and in units of words."""
+    lanes = np.arange(32)
+    visits = [lanes + 32 * i for i in range(512)]
+    visits += [unit * lanes + i for unit in (32, 64) for i in range(unit)]
+    for span, together in ((1, 16), (16, 16), (256, 16), (4096, 4)):
+        for first in range(0, 2**14 // together, 32):
+            group = first + lanes
+            at = group // span * (together * span) + group % span
+            visits += [at + i * span for i in range(together)]
+    places = np.array([_cuda_host.banked(e) for e in range(2**14)])
+    assert sorted(places) == list(range(2**14))
+    assert all(len(set(places[elements] % 32)) == 32 for elements in visits)
+
+
 def test_coding_arguments_of_a_device_are_checked() -> None:
     coding = Coding(_cuda_host, -1)
     blocks, end = grid_of([6, 6], [0, 0], 0)

@@ -291,8 +291,8 @@ class Kernels:
     def add_streams(
         self, data: object, bits: int, streams: Streams, lane: int, first: int, out: object, *, stream: object = None
     ) -> None:
-        """Masks on, or off with `Streams.opposite`.  Keys lie in host memory; they reach the device as parameters
-        of the kernel and are never stored there."""
+        """Masks on, or off with `Streams.opposite`.  Keys lie in host memory and reach the device as parameters of the
+        kernel: in no array, but in memory that the driver keeps and does not wipe."""
         call = Call(self.native, stream)
         words = _words(call, data, bits, "data")
         to = call.out(out, words.dtype, words.length, [words])
