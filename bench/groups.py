@@ -79,15 +79,19 @@ class Group:
     def hear_all(self) -> list[dict[str, Any]]:
         return [self._early.pop(n, None) or self.hear(n) for n in range(len(self._processes))]
 
+    def step(self) -> list[dict[str, Any]]:
+        """Tell each to do it; what they say then."""
+        for process in self._processes:
+            assert process.stdin is not None
+            process.stdin.write(b"\n")
+        return self.hear_all()
+
     def turn(self) -> dict[str, float]:
         """One round: seconds from the first one's begin to the last one's end, processor seconds, bytes per peer."""
         said = self.hear_all()
         ready = said
         for _ in range(self._steps):
-            for process in self._processes:
-                assert process.stdin is not None
-                process.stdin.write(b"\n")
-            said = self.hear_all()
+            said = self.step()
         if "digest" in said[0]:
             check(ready, said)
         took = max(one["end"] for one in said) - min(one["begin"] for one in said)
@@ -123,8 +127,12 @@ def swarm(
     secure: bool,
     environment: Mapping[str, str] = {},
     net: LimitedNet | None = None,
+    program: str = "swarm_site.py",
 ) -> Iterator[Group]:
-    """Sites, made by the commands that people use.  In memory, if the machine has such a folder: no disk is measured."""
+    """Sites, made by the commands that people use.  In memory, if the machine has such a folder: no disk is measured.
+
+    program  what a site runs
+    """
     folder.mkdir()
     base, parts = folder / "base.onnx", 8
     rng = np.random.default_rng(0)
@@ -143,7 +151,7 @@ def swarm(
         shoal("join", str(path), str(genesis), "--digest", digest)
     with Group(environment) as made:
         for n, path in enumerate(settings):
-            words = [sys.executable, "swarm_site.py", str(path), str(base), str(SAMPLES[n])]
+            words = [sys.executable, program, str(path), str(base), str(SAMPLES[n])]
             made.start([*([] if net is None else net.prefix(n)), *words])
         yield made
 

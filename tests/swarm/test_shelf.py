@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,9 @@ def test_a_certified_model_outlives_the_fall_of_all(tmp_path: Path, monkeypatch:
             with load(tmp_path / str(i) / MODEL_FILE) as kept:
                 assert np.array_equal(kept["w"], swarm.base["w"])
             swarm.restart(i)
+        # Not before the model that was voted for is in force: an update of the one before would be void.
+        while not all((status := node.status()) and status.round and not status.behind for node in swarm.nodes):
+            time.sleep(0.02)
         merged = swarm.round(1)
         assert all(np.array_equal(m["w"], merged[0]["w"]) for m in merged)
         assert swarm.nodes[0].status().round == 2

@@ -62,9 +62,9 @@ class CarriedForm:
                 yield moment_name(outer, moment, tensor.key), moment_dtype(tensor.numpy), tensor.elements
 
     def step(
-        self, base: Mapping[str, Array], merged: dict[str, Array], before: Carried, rms: Float64s | None
-    ) -> Carried:
-        """Take the outer step: tensors of the layout in ``merged`` are replaced by what it makes of them.
+        self, base: Mapping[str, Array], merged: Mapping[str, Array], before: Carried, rms: Float64s | None
+    ) -> tuple[Mapping[str, Array], Carried]:
+        """Take the outer step, if there is one to take: the new model, and what it carries.
 
         base    the model that the updates were taken from
         raises  InputError  ``merge.overflow``, ``tensor.nonfinite``
@@ -73,15 +73,15 @@ class CarriedForm:
         if self._outer is not None:
             keys = [tensor.key for tensor in self._layout.tensors]
             settings: dict[str, Any] = dict(self._outer.settings)
-            made = merge(
+            stepped = merge(
                 [{key: merged[key] for key in keys}],
                 base={key: base[key] for key in keys},
                 outer=self._outer.kind.name,
                 outer_state=moments,
                 **settings,
             )
-            merged.update(made)
-        return Carried(rms, moments)
+            merged = {**{name: merged[name] for name in merged if name not in stepped}, **stepped}
+        return merged, Carried(rms, moments)
 
     def digest(self, carried: Carried) -> bytes:
         """See the module."""

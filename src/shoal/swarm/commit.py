@@ -55,7 +55,7 @@ def gather(state: State) -> None:
     merged = []
     for shard, root in enumerate(roots):
         if shard in state.sums and state.sums[shard].root == root:
-            merged.append(state.sums[shard].data)
+            merged.append(state.beside_others(shard))
             continue
         told = [state.peer(p) for p in attempt.shards[shard]]
         others = [p.member for p in attempt.plan.participants if p.member not in told]

@@ -255,6 +255,23 @@ class State:
         start = sum(self.coder.sizes[:shard])
         return self._room[start : start + self.coder.sizes[shard]]
 
+    def beside_others(self, shard: int) -> Bytes:
+        """A merged shard that is here, moved to where it is to lie: not before, as what it was made from takes as much
+        room as all of them."""
+        parcel, room = self.sums[shard], self.room(shard)
+        if room is None:
+            return parcel.data
+        room[:] = parcel.data
+        moved = self.sums[shard] = Parcel(room, self.merged_cuts(shard), parcel.hashes)
+        if self.made.get(shard) is parcel:
+            self.made[shard] = moved
+            self.results.pop(f"reduce {shard}", None)
+        return room
+
+    def forget_room(self) -> None:
+        """Nothing lies there any more that anybody may ask for."""
+        self._room = None
+
     def merged_cuts(self, shard: int) -> list[tuple[int, int]]:
         """Chunks of a merged shard, as a parcel of its own."""
         start = self.cuts[shard][0][0] if self.cuts[shard] else 0

@@ -44,6 +44,7 @@ from shoal.swarm.replica import Replica
 from shoal.swarm.ring_coder import check_size
 from shoal.swarm.shelf import MODEL_FILE, Shelf
 from shoal.swarm.stages import Stages
+from shoal.swarm.stock import TRIMMED_MIN, trim
 from shoal.swarm.transport import Back, Bulk, Endpoint, Lost, Received, Transport
 from shoal.swarm.visit import Seen, Visit
 
@@ -88,7 +89,7 @@ class Times(msgspec.Struct, frozen=True):
 class Outcome(msgspec.Struct, frozen=True):
     """How a submitted update ended.
 
-    arrays     the certified model after the round
+    arrays     the certified model after the round, read from its file where they are asked for
     took_part  whether the update is in it
     lost       why it could not be written to this node's folder, "" if it was
     """
@@ -96,7 +97,7 @@ class Outcome(msgspec.Struct, frozen=True):
     round: int
     digest: bytes
     took_part: bool
-    arrays: dict[str, Any]
+    arrays: Mapping[str, Any]
     lost: str = ""
 
 
@@ -310,11 +311,11 @@ class Node:
 
     def merge(self, local: Mapping[str, Any], samples: int, wait_s: float | None = None) -> dict[str, Any]:
         """`submit`, and wait: the certified model after the round, name -> array."""
-        return self.submit(local, samples).wait(wait_s).arrays
+        return dict(self.submit(local, samples).wait(wait_s).arrays)
 
     @property
-    def arrays(self) -> dict[str, Any]:
-        """The model in force; not to be written to."""
+    def arrays(self) -> Mapping[str, Any]:
+        """The model in force, read from its file where they are asked for; not to be written to."""
         return self._peer.book.arrays
 
     @property
@@ -479,6 +480,8 @@ class Node:
             result = error
         except Exception as error:  # a fault of ours must not hang the round
             result = MachineError("node.internal", f"{out.name}: {type(error).__name__}: {error}")
+        if self._peer.book.state_bytes >= TRIMMED_MIN:
+            trim()
         self._do(lambda: self._peer.computed(out.slot, out.name, result))
 
     def _merged(self, out: Merged) -> None:
@@ -492,7 +495,9 @@ class Node:
     def _keep(self, outcome: Outcome, carried: Bytes, ticket: Ticket | None) -> None:
         """Write the certified model where it survives, then answer whoever waits."""
         try:
-            self._shelf.keep(outcome.digest, outcome.arrays, carried)
+            arrays = self._shelf.keep(outcome.digest, outcome.arrays, carried)
+            outcome = msgspec.structs.replace(outcome, arrays=arrays)
+            self._do(lambda: self._peer.book.put(outcome.digest, arrays))
         except Exception as error:  # whatever it is: whoever waits must hear of it
             outcome = msgspec.structs.replace(outcome, lost=str(error) or type(error).__name__)
             code = error.code if isinstance(error, ShoalError) else "node.internal"

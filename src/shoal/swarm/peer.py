@@ -420,6 +420,8 @@ class Peer:
                 self._note("warning", told, "weights.capped", slot)
         settle, sign = self.book.settle, self._journal.sign
         state = State(self.me, self._view(attempt), coder, diff, settle, sign, privacy, self._patience)
+        for past in self.rounds.values():
+            past.forget()
         self.rounds[slot] = Round(state)
         self._catch_up_with(attempt)
         for old in sorted(self.rounds)[: -1 - _LINGERING]:
@@ -552,6 +554,7 @@ class Peer:
         self._keyring.erase_before(slot + 1)
         failpoint.reach("adopt.after")
         round_.let_go()
+        self._given.pop(slot, None)
         self._finish(took_part)
 
     def _carry(self, coder: RingCoder, round_: Round, took_part: bool) -> None:

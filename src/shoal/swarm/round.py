@@ -219,7 +219,15 @@ class Round:
         state = self.state
         state.diff = state.own = None
         state.results.clear()
+        state.streams = state.removal = None
         state.fetches = {key: fetch for key, fetch in state.fetches.items() if key[0] != UPLOAD}
+
+    def forget(self) -> None:
+        """The next round has begun: whoever is behind this far fetches the model."""
+        self.state.sums.clear()
+        self.state.made.clear()
+        self.state.fetches.clear()
+        self.state.forget_room()
 
     def take(self) -> list[Action]:
         """What the node is to do, in order."""

@@ -15,7 +15,8 @@ import contextlib
 import hashlib
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,10 +26,13 @@ from shoal import failpoint
 from shoal.errors import MachineError, ShoalError
 from shoal.ledger.digest import DIGEST_BYTES
 from shoal.merge.outer import Outer
+from shoal.model.digest import ModelDigest
+from shoal.model.file import ModelFile
 from shoal.model.layout import Layout, selects
-from shoal.model.model import Model, load
+from shoal.model.model import load
 from shoal.model.output import Output
-from shoal.swarm.book import Book
+from shoal.model.write import ModelWriter
+from shoal.swarm.book import Book, add_to, digest_of
 from shoal.swarm.parcel import Bytes
 
 MODEL_FILE: Final = "certified.onnx"
@@ -56,8 +60,7 @@ class Shelf:
             # A copy: whose file it is may change it, and it must not change under a node that runs.
             with load(model_path) as base:
                 base.save(kept)
-        self._file: Model = load(kept)
-        assert self._file.file is not None
+        self._file = self._made = Shelved(kept)
         self._layout = Layout.of_file(self._file.file, self._merged)
         places = {str(kept), *self._file.file.data_files()}
         self._bytes = sum(os.path.getsize(place) for place in places)
@@ -68,17 +71,17 @@ class Shelf:
         outer  the swarm's optimiser
         """
         local = [name for name in self._file if not self._merged(name)]
-        book = Book({name: self._file[name] for name in self._file}, self._layout, outer, local)
+        book = Book(self._file, self._layout, outer, local)
         empty = book.carried
         carried = self._carried(book.digest, len(empty))
         self._kept = b"" if carried is None else book.digest
         book.carry(empty if carried is None else carried)
         made = self._left()
-        if made is not None and _forms(made) == _forms(book.arrays):
-            digest = Model.from_tensors(made).digest()
+        if made is not None and made.forms == self._file.forms:
+            digest = digest_of(made)
             carried = self._carried(digest, len(empty))
             if digest != book.digest and carried is not None:
-                self._next = book.wait(made, carried)
+                self._next, self._made = book.wait(made, carried), made
         book.keep = self.keep_next
         return book
 
@@ -97,42 +100,55 @@ class Shelf:
     def _merged(self, name: str) -> bool:
         return selects(name, (), self._exclude)
 
-    def keep_next(self, digest: bytes, arrays: Mapping[str, Any], carried: Bytes) -> None:
-        """Write a model where it survives, before this node votes for it.  raises  MachineError"""
-        self._next = b""
-        _write(self._folder / NEXT_CARRIED_FILE, _encoded(digest, carried))  # first: see `_left`
-        self._save(NEXT_FILE, arrays)
-        self._next = digest
+    def keep_next(self, arrays: Mapping[str, Any], carried: Bytes) -> tuple[bytes, Mapping[str, Any]]:
+        """Write a model where it survives, before this node votes for it; its digest, and the same from there.
 
-    def keep(self, digest: bytes, arrays: Mapping[str, Any], carried: Bytes) -> None:
-        """This model is in force.  raises  MachineError"""
+        raises  MachineError
+        """
+        self._next = b""
+        # What it carries is in its place first: see `_left`.
+        digest, made = self._write(NEXT_FILE, arrays, carried, NEXT_CARRIED_FILE)
+        self._next, self._made = digest, made
+        return digest, made
+
+    def keep(self, digest: bytes, arrays: Mapping[str, Any], carried: Bytes) -> Mapping[str, Any]:
+        """This model is in force; the same from its file.  raises  MachineError"""
         if digest == self._kept:  # a round that was given up
-            return
+            return arrays
         self._kept = b""
-        assert self._file.file is not None
         if self._next == digest and not self._file.file.data_files():
             if (self._folder / NEXT_CARRIED_FILE).exists():  # else an earlier life came as far as this
                 _rename(self._folder / NEXT_CARRIED_FILE, self._folder / CARRIED_FILE)
             _rename(self._folder / NEXT_FILE, self._folder / MODEL_FILE)
+            made = self._made
         else:  # it came from a peer, or its values lie in a file of their own, which has the model's name
-            _write(self._folder / CARRIED_FILE, _encoded(digest, carried))
-            self._save(MODEL_FILE, arrays)
-        self._next, self._kept = b"", digest
+            _, made = self._write(MODEL_FILE, arrays, carried, CARRIED_FILE)
+        self._next, self._kept, self._file = b"", digest, made
+        return made
 
-    def _save(self, name: str, arrays: Mapping[str, Any]) -> None:
-        for tensor in self._layout.tensors:  # all others are as they were
-            self._file[tensor.key] = arrays[tensor.key]
-        self._file.save(self._folder / name)
+    def _write(self, name: str, arrays: Mapping[str, Any], carried: Bytes, beside: str) -> tuple[bytes, Shelved]:
+        """One tensor after the other: of what is made when it is asked for, no more than that is in memory."""
+        file, path, digest = self._file.file, self._folder / name, ModelDigest()
+        merged = {tensor.key for tensor in self._layout.tensors}  # all others are as they were
+        with ModelWriter(file, path, merged) as writer:
+            for key in arrays:
+                array = arrays[key]
+                add_to(digest, key, array)
+                if key in merged:
+                    writer.write(file.tensors[key], 0, np.ascontiguousarray(array))
+            found = digest.digest()
+            _write(self._folder / beside, _encoded(found, carried))
+            writer.commit()
+        return found, Shelved(path)
 
-    def _left(self) -> dict[str, Any] | None:
+    def _left(self) -> Shelved | None:
         """What an earlier life voted for, or was about to; None if that is not there, or not whole.
 
         What it carries was written before it, so where that is missing, the model is one that was never voted for, or
         of an attempt before.
         """
         try:
-            with load(self._folder / NEXT_FILE) as made:
-                return {name: np.array(made[name]) for name in made}
+            return Shelved(self._folder / NEXT_FILE)
         except ShoalError:
             return None
 
@@ -147,8 +163,35 @@ class Shelf:
         return None
 
 
-def _forms(arrays: Mapping[str, Any]) -> dict[str, tuple[Any, tuple[int, ...]]]:
-    return {name: (array.dtype, array.shape) for name, array in arrays.items()}
+class Shelved(Mapping[str, Any]):
+    """A model file as named arrays that are read when they are asked for.
+
+    The file stays open, whatever becomes of its name, until nobody holds this any more.
+    raises  ShoalError  it cannot be read
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._model = load(path)
+        weakref.finalize(self, self._model.close)
+
+    @property
+    def file(self) -> ModelFile:
+        assert self._model.file is not None
+        return self._model.file
+
+    @property
+    def forms(self) -> dict[str, tuple[Any, tuple[int, ...]]]:
+        """Types and shapes."""
+        return {name: (info.dtype, info.dims) for name, info in self._model.tensors.items()}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._model[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._model)
+
+    def __len__(self) -> int:
+        return len(self._model)
 
 
 def _encoded(digest: bytes, carried: Bytes | bytes) -> bytes:

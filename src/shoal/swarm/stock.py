@@ -7,9 +7,12 @@ counts that, so nobody has to give anything back.
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import sys
 import threading
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +21,8 @@ _Bytes = npt.NDArray[np.uint8]
 
 #: bytes below which memory is left to the allocator, which uses it again by itself
 _SMALL: Final = 2**20
+#: bytes of a model from which malloc is asked for what it keeps: for small ones the question takes longer than it saves
+TRIMMED_MIN: Final = 16 * 2**20
 
 
 def _looks(arrays: list[_Bytes]) -> list[int]:
@@ -60,9 +65,26 @@ class Stock:
             if self.held + nbytes <= self._most:
                 break
             self._arrays = [kept for kept in self._arrays if kept is not array]
-        self._arrays.append(np.empty(nbytes, np.uint8))
+        # Not of malloc, which would keep what is dropped.
+        self._arrays.append(np.frombuffer(mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8))
         return self._arrays[-1]
 
 
 #: of this process: all its nodes take from it
 STOCK: Final = Stock()
+
+
+def trim() -> None:
+    """Give the machine back what malloc keeps for later, which is up to two large tensors for each thread (glibc;
+    elsewhere nothing happens)."""
+    give = _malloc_trim()
+    if give is not None:
+        give(0)
+
+
+@cache
+def _malloc_trim() -> Any:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):  # TypeError: a system without a library that has no name
+        return None

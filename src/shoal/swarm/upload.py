@@ -102,6 +102,11 @@ def collect(state: State) -> None:
     attempt, me = state.view.attempt, state.position
     wanted = attempt.masked.keys() if attempt.survivors is None else attempt.survivors
     for shard in duties(state):
+        if me in attempt.shards.get(shard, {}) and not attempt.secure and not state.coder.witnessed:
+            # Its sum is named, and nobody else asks for these: they take nearly as much room as all sums.
+            for position in range(attempt.size):
+                state.fetches.pop((UPLOAD, position, shard), None)
+            continue
         for position in sorted(wanted):
             part(state, shard, position)
     for shard, who in enumerate(attempt.plan.shards):
@@ -147,9 +152,7 @@ def reduce(state: State) -> None:
                 if state.privacy is None or state.privacy.step != Step.OPEN or any(state.privacy.wanted()):
                     continue
                 state.removal = state.privacy.removal()
-            name = f"reduce {shard}"
-            room = None if name in state.computing or name in state.results else state.room(shard)
-            found = state.compute(name, partial(summed, state, shard, whole, state.removal, room))
+            found = state.compute(f"reduce {shard}", partial(summed, state, shard, whole, state.removal))
             if found is None:
                 continue
             state.made[shard] = found
@@ -159,10 +162,8 @@ def reduce(state: State) -> None:
         state.propose(("shard", shard), Shard(state.slot, shard, state.made[shard].root, len(attempt.survivors or ())))
 
 
-def summed(
-    state: State, shard: int, parts: Mapping[int, Bytes], streams: Streams | None, room: Bytes | None = None
-) -> Parcel:
-    """The sum of a shard's uploads, by position, with the masks taken off; where it is to lie, if that is said.
+def summed(state: State, shard: int, parts: Mapping[int, Bytes], streams: Streams | None) -> Parcel:
+    """The sum of a shard's uploads, by position, with the masks taken off.
 
     raises  PeerError  ``shard.size``, and what the coder raises
     """
@@ -170,7 +171,4 @@ def summed(
     if merged.size != state.coder.sizes[shard]:
         raise PeerError("shard.size", f"shard {shard} has {merged.size} bytes; expected {state.coder.sizes[shard]}")
     failpoint.reach("sum.compute")
-    if room is not None:
-        room[:] = merged
-        merged = room
     return Parcel(merged, state.merged_cuts(shard))

@@ -26,6 +26,7 @@ from shoal.secure.opening import Opening as Opened
 from shoal.secure.participant import Participant
 from shoal.secure.shares import SEED_HALF
 from shoal.swarm import commit, messages, plan, secrecy, survive, upload, vouching
+from shoal.swarm.book import digest_of
 from shoal.swarm.keyring import Keyring
 from shoal.swarm.parcel import Gathering
 from shoal.swarm.peer import Peer
@@ -37,6 +38,11 @@ TRUE_WANTED = Keyring.wanted
 TRUE_UPLOAD = PHASES[Phase.UPLOAD]
 
 # --- wrong rules ------------------------------------------------------------------------------------------------------
+
+
+def keep_nothing(_machine: Machine, arrays: Any, _carried: Any) -> tuple[bytes, dict[str, Any]]:
+    made = dict(arrays)
+    return digest_of(made), made
 
 
 def any_base(state: Any, said: Any) -> None:
@@ -155,7 +161,7 @@ BREACHES: dict[str, tuple[str, tuple[str, ...], bool | None, tuple[Patch, ...]]]
         "an upload of an earlier life is not mixed with another", (), False, ((upload, "is_named", lambda *_: True),),
     ),
     "vote-unwritten": (
-        "a model is on the disk before it is voted for", (), None, ((Machine, "_keep_next", lambda *_: None),),
+        "a model is on the disk before it is voted for", (), None, ((Machine, "_keep_next", keep_nothing),),
     ),
     "way-back": ("nobody goes back to an older model", (), None, ((Peer, "_keep_up", no_way_forward),)),
     "batches-alone": ("a lost epoch key is published again", (), True, ((Keyring, "wanted", batches_alone),)),

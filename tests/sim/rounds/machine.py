@@ -18,7 +18,7 @@ from shoal.ledger.core import Options
 from shoal.ledger.identity import Identity
 from shoal.ledger.memory_store import MemoryStore
 from shoal.secure.journal import MemoryJournal
-from shoal.swarm.book import Book
+from shoal.swarm.book import Book, digest_of
 from shoal.swarm.core import Patience
 from shoal.swarm.keyring import Keyring
 from shoal.swarm.peer import Compute, Merged, Notice, Outgoing, Peer, SendBulk, SendControl
@@ -162,9 +162,12 @@ class Machine:
         found = (self.files.get(name, (b"", empty)) for name in ("carried", "next carried"))
         return next((beside for known, beside in found if known == digest), empty)
 
-    def _keep_next(self, digest: bytes, arrays: Mapping[str, Any], carried: Any) -> None:
-        self._write("next model", (digest, dict(arrays)))
+    def _keep_next(self, arrays: Mapping[str, Any], carried: Any) -> tuple[bytes, dict[str, Any]]:
+        made = dict(arrays)
+        digest = digest_of(made)
+        self._write("next model", (digest, made))
         self._write("next carried", (digest, np.array(carried)))
+        return digest, made
 
     def _write(self, name: str, value: tuple[bytes, Any]) -> None:
         self.fuse.burn(f"before the {name} is written")
