@@ -13,7 +13,7 @@ QUICK = [name for name in BREACHES if name not in ("sums-unchecked", "batches-al
 
 @pytest.mark.parametrize("name", QUICK)
 def test_breach_is_missed(name: str) -> None:
-    tried, caught = search(name, 25)
+    tried, caught = search(name, 60)
     assert caught, f"{BREACHES[name][0]}: off for {tried} histories and nothing noticed"
 
 
