@@ -46,8 +46,8 @@ from shoal.swarm.round import Phase, Round
 
 #: bytes of a message on the wire beside its own: TCP, ZeroMQ, CURVE
 MESSAGE_EXTRA = 100
-#: chunks of one shard of one upload are cut larger than they are, where there would be more than these
-CHUNKS_OF_A_PART_MAX = 8
+#: chunks of a whole round; they are cut larger, and windows are made of fewer, where there would be more
+CHUNKS_MAX = 60_000
 CHUNK_BYTES = 2**20
 WINDOW, WINDOW_ALL = fetch.WINDOW_CHUNKS, core.WINDOW_CHUNKS_ALL
 #: a leader tells what is decided with its next message, at the latest after a heartbeat of 2 ticks of 50 ms
@@ -127,7 +127,7 @@ class World:
         self.policy, self.layout = ledger.policy, layout
         rms = np.ones(plan.Grid.of(self.elements).blocks) if case.secure else None
         body = plan.make_plan(ledger, layout, rms, dict.fromkeys(members, 100), bytes(32))
-        self.ring = plan.ring_of([100] * n, self.elements, rms) if case.secure else None
+        self.ring = plan.ring_of([100] * n, body.weights, self.elements, rms) if case.secure else None
         self.plan = body
         self.bits = body.bits
         self.builder.say(body)
@@ -160,10 +160,10 @@ class World:
 
     @property
     def tick_s(self) -> float:
-        """50 ms, or a two-thousandth of the time that the bytes need."""
+        """50 ms, more where there are many members, or a two-thousandth of the time that the bytes need."""
         case = self.case
         each = 4.0 * case.parameters * 2 * 8 / (case.mbits * 1e6)
-        return max(0.05, each / 2000)
+        return max(0.05, 0.05 * case.members / 25, each / 2000)
 
     def fresh_attempt(self) -> Attempt:
         return Attempt(
@@ -344,7 +344,8 @@ def play(case: Case) -> Found:
     """The round of one case; chunks are cut as they are, or coarser where there would be too many of them."""
     bits = 8 if case.secure else 32
     part = case.parameters * bits / 8 / case.members
-    coarse = max(1, round(part / CHUNK_BYTES / CHUNKS_OF_A_PART_MAX))
+    pieces = max(2, CHUNKS_MAX // (2 * case.members * (case.members - 1)))
+    coarse = max(1, round(part / CHUNK_BYTES / pieces))
     scale = scale_of(case)
     patches = [
         (parcel, "CHUNK_BYTES", max(8, CHUNK_BYTES * coarse // scale // 8 * 8)),

@@ -56,7 +56,9 @@ def any_base(state: Any, said: Any) -> None:
 def any_plan(said: RoundPlan, layout: Any, rms: Any, state: Any) -> Any:
     """The ring is worked out, and nothing is compared with it."""
     samples = [p.samples for p in said.participants]
-    return plan.ring_of(samples, layout.elements, plan.basis(said.attempt, rms)) if state.policy.secure else None
+    if not state.policy.secure:
+        return None
+    return plan.ring_of(samples, said.weights, layout.elements, plan.basis(said.attempt, rms))
 
 
 def any_chunk(gathering: Gathering, index: int, chunk: memoryview) -> bool:
