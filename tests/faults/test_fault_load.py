@@ -170,7 +170,8 @@ def test_a_hundred_rounds_do_not_grow(swarm: LiveSwarm, told: dict, request: pyt
     ]
     for i in range(swarm.n):
         for what in ("threads", "files", "sockets"):
-            early, late = (max(s[i][what] for s in part) for part in (warm[:tenth], warm[-tenth:]))
+            # The least of several looks: a thread that has just answered may be there still when one looks.
+            early, late = (min(s[i][what] for s in part) for part in (warm[:tenth], warm[-tenth:]))
             if late > early:
                 raise Wrong(f"{swarm.names[i]}: {what} grew from {early} to {late}")
         early, late = (sum(s[i]["rss"] for s in part) / len(part) for part in (warm[:tenth], warm[-tenth:]))
