@@ -8,6 +8,7 @@ from swarm_table import SwarmTable
 from test_secure_round import adds_wrongly, agree, falls_silent, table
 
 from shoal.ledger.body import Abort, Complaint, Shard
+from shoal.swarm.messages import UPLOAD
 
 
 def found_out(t: RoundTable, *liars: int) -> None:
@@ -31,6 +32,21 @@ def test_an_owner_that_adds_wrongly_is_named(n: int) -> None:
     found_out(t, 1)
     texts = [body.text for body in t.said if isinstance(body, Complaint) and body.blamed == 1]
     assert all("root of the sum of shard" in text for text in texts)
+    for member in t.members.values():
+        state = member.round.state
+        kept = {at for at, who in enumerate(t.attempt.plan.shards) if state.position in (who.owner, who.backup)}
+        foreign = [key for key in state.fetches if key[0] == UPLOAD and key[2] not in kept]
+        assert len(foreign) <= (t.attempt.plan.thresholds.t + 1) * (n + 1), "what an audit fetches is let go"
+
+
+def test_what_is_kept_back_holds_up_no_audit() -> None:
+    """The owner that lies shows nobody what it uploaded itself, to whichever shard."""
+    t = table(5)
+    adds_wrongly(t, 1)
+    state = t.members[t.ids[1]].round.state
+    serve = state.serve
+    state.serve = lambda peer, want: None if want.kind == UPLOAD and t.attempt.nonces else serve(peer, want)
+    found_out(t, 1)
 
 
 @pytest.mark.parametrize("malformed", [False, True])
