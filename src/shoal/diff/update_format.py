@@ -15,7 +15,7 @@ import hashlib
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Final
 
 import msgspec
@@ -24,6 +24,7 @@ from msgspec import Meta
 from shoal.diff.codec import Codec, Tile
 from shoal.diff.grid import Grid
 from shoal.domain import DIGEST_BYTES, hashed
+from shoal.kernels.blocks import Blocks
 from shoal.limits import DIMS_MAX, ELEMENTS_MAX, NAME_BYTES_MAX, SAMPLES_MAX, TENSORS_MAX, UPDATE_CHUNK_ELEMENTS
 from shoal.model.digest import encode_key
 from shoal.model.layout import Layout
@@ -125,13 +126,19 @@ class Chunks:
 
     def tile(self, number: int) -> Tile:
         first, count = self.elements(number)
-        return Tile(count, self.grid.within(first, count), self._signs_key)
+        return Tile(count, _blocks(self.grid, first, count), self._signs_key)
 
     def size(self, number: int) -> int:
         """Bytes of a chunk as coded."""
         if number + 1 < self.count and self.elements(number + 1)[0] <= self.grid.regular << self.grid.log:
             return self._full_size
         return self.codec.size(self.tile(number))
+
+
+@lru_cache(maxsize=64)
+def _blocks(grid: Grid, first: int, count: int) -> Blocks:
+    """`Grid.within`, made once for the same chunk of several files."""
+    return grid.within(first, count)
 
 
 def framed(header: Header) -> bytes:
