@@ -177,6 +177,7 @@ assert all(lie in LIES for _, lies, _, _ in BREACHES.values() for lie in lies)
 #: name -> what of a history's hazards brings it out sooner
 BROUGHT_OUT: dict[str, dict[str, Any]] = {
     "mixed-uploads": {"strikes": tuple(Strike("owner", "UPLOAD", n) for n in (0, 5, 12)), "down_ticks": 1},
+    "vote-unwritten": {"strikes": (Strike("everybody", "LINGER", 0),), "partitions": 0.0, "crashes": 0.0},
     "way-back": {"strikes": tuple(Strike("everybody", "LINGER", n) for n in (1, 4, 9)), "down_ticks": 1},
     "update-twice": {"strikes": (Strike("owner", "REDUCE", 0), Strike("owner", "REDUCE", 5))},
 }
