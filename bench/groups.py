@@ -34,8 +34,8 @@ _TIMES = """
 [times]
 tick_ms = 50
 election_ms = 1000
-progress_timeout_s = 20.0
-straggler_grace_s = 10.0
+progress_timeout_s = 60.0
+straggler_grace_s = 60.0
 """
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -90,6 +92,23 @@ def test_what_is_left_of_a_round_serves_those_that_are_behind() -> None:
         assert isinstance(action, SendChunk)
         found[action.head.subject] = found.get(action.head.subject, b"") + bytes(action.chunk)
     assert found == sums
+
+
+def test_what_a_round_holds_goes_with_it() -> None:
+    """Without a search for cycles: a vector of a model's size is one object to whoever counts objects."""
+    t = table(3, 1000)
+    t.run()
+    states = [member.round.state for member in t.members.values()]
+    for state in states:  # which the table's members hold on to
+        state.settle, state.may_sign = (lambda _diff, _rms: (b"", b"")), (lambda _slot, _survivors: False)
+    seen = [weakref.ref(state) for state in states]
+    del states, state
+    gc.disable()
+    try:
+        t.members.clear()
+        assert [found() for found in seen] == [None] * 3
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("rule", [rule.name for rule in TABLE])

@@ -21,6 +21,7 @@ Source: docs/PROTOCOL.md, "A round, message by message".
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, Final
@@ -136,7 +137,15 @@ class Round:
     def __init__(self, state: State) -> None:
         self.state = state
         self.heard_itself = False
-        state.inbox = self._said_to_itself
+        # Weak, so that no cycle keeps what a round holds beyond its end: garbage is looked for by number, not by size.
+        itself = weakref.ref(self)
+
+        def inbox(peer: bytes, said: AnySaid) -> None:
+            round_ = itself()
+            assert round_ is not None, "the state of a round outlives it"
+            round_._said_to_itself(peer, said)
+
+        state.inbox = inbox
         self._facts: tuple[int, ...] = ()
 
     @property
