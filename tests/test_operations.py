@@ -169,6 +169,29 @@ class Trial:
         self.nodes[name].terminate()
         return self.nodes.pop(name).wait(60)
 
+    def as_a_service(self, name: str) -> None:
+        """What systemd and a person do until this site is connected: start it again when it fails, or when it sits there
+        without a leader."""
+        alone_s = time.monotonic()
+        while sum(m["connected"] for m in self.status(name).get("members", [])) < 3 or not self.rotated(name):  # type: ignore[attr-defined]
+            if self.nodes[name].poll() is not None:
+                assert self.nodes.pop(name).returncode == 1
+                self.start(name)
+            elif time.monotonic() - alone_s > 40:
+                self.stop(name)
+                self.start(name)
+                alone_s = time.monotonic()
+            time.sleep(0.5)
+
+    def rotated(self, name: str) -> bool:
+        """Whether the ledger there says that its newest keys are in use."""
+        from shoal.config import read_site
+        from shoal.ledger.archive import latest
+        from shoal.swarm.site_keys import in_use, read_pairs
+
+        site = read_site(self.at(name) / "site.toml")
+        return in_use(read_pairs(site), latest(Path(site.data) / "ledger.db").state.registry)[1] is None
+
     def status(self, name: str) -> dict[str, object]:
         try:
             found: dict[str, object] = json.loads(self.run((name,), "shoal status site.toml --format json")[0])
@@ -239,11 +262,10 @@ def test_three_machines_by_the_manual(machines: Machines) -> None:
         before = trial.members("east")["east"]["since"]
         trial.section(10)
         until(lambda: "identity.2.pem" in os.listdir(trial.at("east")), "new keys")
-        trial.stop("east")
-        trial.start("east")
-        until(lambda: sum(m["connected"] for m in trial.status("east").get("members", [])) == 3, "east is back")
+        trial.as_a_service("east")
         assert trial.members("north")["east"]["since"] == before
         comes_and_goes(trial)
+        loses_its_disk(trial)
         # All stop, all start: the swarm goes on.
         assert [trial.stop(name) for name in FIRST] == [0, 0, 0]
         for name in FIRST:
@@ -256,6 +278,29 @@ def test_three_machines_by_the_manual(machines: Machines) -> None:
             trial.stop(name)
             print(name, (trial.at(name) / "node.log").read_text()[-1500:])
     assert {line for _, text in blocks("sh") for line in text.splitlines()} <= trial.done, "every command was run"
+
+
+def loses_its_disk(trial: Trial) -> None:
+    """Section 9: what was east comes back with new keys in an empty folder, while the others go on."""
+    assert trial.stop("east") == 0
+    for path in trial.at("east").iterdir():
+        if path.name not in ("base.onnx", "genesis.shoal-ledger"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for name in ("north", "south"):
+        (trial.at(name) / "east.card").unlink()
+    trial.run(("north",), "shoal members remove site.toml east")
+    trial.carry()
+    trial.run(("south",), "shoal members approve site.toml remove-east.ballot")
+    until(lambda: "east" not in trial.members("north"), "east is out")
+    trial.run(("east",), "shoal keys . --name east --address tcp://ADDRESS:7700")
+    trial.run(("east",), "shoal join site.toml genesis.shoal-ledger --digest DIGEST --new")
+    trial.carry()
+    trial.run(("north",), "shoal members approve site.toml east.card")
+    trial.carry()
+    trial.run(("south",), "shoal members approve site.toml add-east.ballot")
+    trial.start("east")
+    until(lambda: trial.status("east").get("behind") is False and "east" in trial.members("east"), "east caught up")
+    until(lambda: sum(m["connected"] for m in trial.status("east")["members"]) == 3, "east is connected")
 
 
 def comes_and_goes(trial: Trial) -> None:

@@ -21,7 +21,7 @@ from shoal.model.model import save
 from shoal.swarm.ballot import approve, open_ballot
 from shoal.swarm.node import Node
 from shoal.swarm.site import Swarm, open_node
-from shoal.swarm.site_keys import read_pairs
+from shoal.swarm.site_keys import create_pair, read_pairs, rotation
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NAMES = ("north", "south", "east")
@@ -67,6 +67,39 @@ def test_a_site_comes_in_and_takes_part(tmp_path: Path) -> None:
         assert all(np.array_equal(model, models[0]) for model in models)
     finally:
         for node in nodes:
+            node.stop()
+
+
+def test_a_site_changes_its_keys(tmp_path: Path) -> None:
+    """It learns that they are decided, or is cut off before it does: started again, it goes on with the new ones."""
+    sites = SiteFolders(tmp_path, NAMES)
+    nodes = {name: open_node(sites.site(name), sites.model) for name in NAMES}
+    place = sites.folder / "south"
+    try:
+        for node in nodes.values():
+            node.start()
+        merged_round(list(nodes.values()))
+        new = create_pair(place / "identity.2.pem", place / "curve.2.pem")
+        old, state = read_pairs(sites.site("south"))[0][0], nodes["south"]._peer.ledger
+        body = rotation(new, old.id, state.genesis)
+        nodes["south"].say(make_statement(body, old, state.genesis, Seen(state.index, state.head), 0))
+        until(lambda: nodes["north"]._peer.ledger.registry.members[old.id].signing == new[0].public)
+        for _ in range(3):
+            nodes["south"].stop()
+            assert nodes["south"].failed is None or nodes["south"].failed.code == "node.keys"
+            nodes["south"] = open_node(sites.site("south"))
+            nodes["south"].start()
+            south = nodes["south"]
+            until(lambda: south.status() is not None or south.failed is not None)  # noqa: B023
+            until(lambda: south.failed is not None or sum(m.connected for m in south.status().members) == 3)  # noqa: B023
+            threading.Event().wait(0.5)
+            if south.failed is None and south._peer.me.public == new[0].public:
+                break
+        assert south.failed is None and south._peer.me.public == new[0].public
+        models = merged_round(list(nodes.values()))
+        assert all(np.array_equal(model, models[0]) for model in models)
+    finally:
+        for node in nodes.values():
             node.stop()
 
 

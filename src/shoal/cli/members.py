@@ -124,7 +124,7 @@ def rotate(settings: _Settings, output: _Output = None, format: _Json = Format.t
         print_json({**facts, "handed": handed})
         return
     line(f"statement  {shown(str(path))}: {_HANDED[handed]}")
-    line("then       restart the node when `shoal members list` shows the new keys: it takes them by itself")
+    line("then       the node ends when it is decided; started again, it takes the new keys")
 
 
 @app.command("say")

@@ -559,6 +559,10 @@ class Node:
         if registry.changes == self._changes:
             return
         self._changes, members = registry.changes, registry.members
+        mine = members.get(self._peer.me.id)
+        if mine is not None and mine.signing != self._peer.me.public:
+            told = "new keys of this site are decided; start the node again, and it takes them"
+            raise MachineError("node.keys", told)
         wanted = {i: Endpoint(m.curve, m.address) for i, m in members.items() if i != self._peer.me.id}
         if wanted != self._allowed:
             self._allowed = wanted

@@ -15,6 +15,7 @@ import numpy as np
 
 from shoal.config import Evaluate, Site, read_site
 from shoal.errors import InputError, PeerError, shown
+from shoal.ledger.curve_key import CurveKey
 from shoal.ledger.identity import Identity
 from shoal.ledger.registry import Registry
 from shoal.ledger.sqlite_store import SqliteStore
@@ -29,6 +30,7 @@ from shoal.swarm.referee import Measure, Referee, measure_by
 from shoal.swarm.replica import Replica
 from shoal.swarm.shelf import MODEL_FILE
 from shoal.swarm.site_keys import Pair, in_use, read_pairs
+from shoal.swarm.transport import Back, Endpoint
 
 #: With this in the environment chunks go unsealed, and the operator is told.  bench/bench_swarm.py sets it: what it
 #: compares with encrypts nothing.  A node that seals exchanges no chunks with one that does not.
@@ -64,12 +66,15 @@ def open_node(site: Site, model: Path | None = None, measure: Measure | None = N
         genesis = replica.ledger.state.genesis.hex()
         if site.genesis and genesis != site.genesis:
             raise InputError("site.genesis", f"{ledger_path}: of swarm {genesis[:16]}; expected {site.genesis[:16]}")
-        (me, curve), member = _known(pairs, replica.ledger.state.registry)
+        (me, curve), waiting, member = _known(pairs, replica.ledger.state.registry)
         if me.public != pairs[0][0].public:
             replica = _replica(me, store, times)
         journal = JournalFile(folder / "journal.db")
         undo.callback(journal.close)
         sealed = os.environ.get(UNSEALED[0]) != UNSEALED[1]
+        if waiting is not None and not _connects(me, curve, replica, site.listen):
+            # The others know the newer keys already, if any: this site was cut off before it heard so.
+            curve = waiting[1] if _connects(me, waiting[1], replica, site.listen) else curve
         transport = CurveTransport(curve.secret(), site.listen, sealed=sealed)
         undo.callback(transport.close)
         referee = None
@@ -85,15 +90,30 @@ def open_node(site: Site, model: Path | None = None, measure: Measure | None = N
     return node
 
 
-def _known(pairs: list[Pair], registry: Registry) -> tuple[Pair, bool]:
-    """The keys to go by, and whether the ledger here knows them.
+def _known(pairs: list[Pair], registry: Registry) -> tuple[Pair, Pair | None, bool]:
+    """The keys to go by, newer ones that wait to be decided, and whether the ledger here knows the former.
 
     A site that comes in learns from the members' ledger, which they bring to it once they let it in, that it is one.
     """
     try:
-        return in_use(pairs, registry)[0], True
+        return *in_use(pairs, registry), True
     except PeerError:
-        return pairs[0], False
+        return pairs[0], None, False
+
+
+def _connects(me: Identity, curve: CurveKey, replica: Replica, listen: str) -> bool:
+    """Whether any member lets this key in now."""
+    transport = CurveTransport(curve.secret(), listen)
+    try:
+        members = {i: m for i, m in replica.members.items() if i != me.id}
+        transport.allow({i: Endpoint(m.curve, m.address) for i, m in members.items()})
+        until = time.monotonic() + _CONNECT_S
+        while time.monotonic() < until:
+            if any(isinstance(event, Back) for event in transport.poll(0.1)):
+                return True
+        return False
+    finally:
+        transport.close()
 
 
 def _replica(me: Identity, store: SqliteStore, times: Times) -> Replica:
@@ -102,6 +122,8 @@ def _replica(me: Identity, store: SqliteStore, times: Times) -> Replica:
 
 #: of a notice, as Python's logging calls it
 _LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "fault": logging.ERROR}
+#: seconds in which a member must let a key in, where it is not known which of two the others know
+_CONNECT_S: Final = 5.0
 #: seconds between two looks for a mean that is waited for
 _LOOK_S: Final = 0.05
 
