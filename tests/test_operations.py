@@ -286,7 +286,7 @@ def loses_its_disk(trial: Trial) -> None:
     for path in trial.at("east").iterdir():
         if path.name not in ("base.onnx", "genesis.shoal-ledger"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for name in ("north", "south"):
+    for name in ("north", "south", "west"):
         (trial.at(name) / "east.card").unlink()
     trial.run(("north",), "shoal members remove site.toml east")
     trial.carry()
