@@ -568,6 +568,7 @@ class Peer:
             self.residual.kept(given, coder.own, coder.norm)
         else:
             self.residual.missed(given)
+        coder.own = None
 
     def _finish(
         self,
