@@ -9,6 +9,7 @@ SHOAL_CUDA        unset or "auto": build _cuda if nvcc works, else go on without
 SHOAL_CUDA_ARCHS  compute capabilities, default "75 80 86 89 90"; PTX of the last one is added for later devices
 SHOAL_ONLY        build one module, by the last part of its name: "_native", "_onnx_index", "_cuda_host" or "_cuda"
 SHOAL_SANITIZE    for tests of the native code: e.g. "address,undefined" or "thread"
+SHOAL_UNWATCHED   with it: sources whose names begin so are compiled as always, e.g. "level_": these take very long
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from setuptools import Extension, setup
 ROOT = Path(__file__).resolve().parent
 NATIVE = Path("native")
 SANITIZE = os.environ.get("SHOAL_SANITIZE", "")
+UNWATCHED = os.environ.get("SHOAL_UNWATCHED", "")
 
 # Same bits everywhere: contraction into fused multiply-add would round once where the definition rounds twice.
 CXX_FLAGS = [
@@ -42,8 +44,10 @@ CXX_FLAGS = [
     "-Wextra",
 ]
 LINK_FLAGS = ["-pthread", "-Wl,-z,now", "-Wl,-z,relro"] if sys.platform == "linux" else []
+PLAIN_FLAGS = list(CXX_FLAGS)
 if SANITIZE:
-    CXX_FLAGS += [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g1"]
+    # -O1: what is watched takes the compiler many times as long at -O3.
+    CXX_FLAGS += [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g1", "-O1"]
     LINK_FLAGS += [f"-fsanitize={SANITIZE}"]
 
 #: how the names of files end that are compiled for one instruction set
@@ -103,12 +107,14 @@ class BuildNative(build_ext):
         folder = Path(self.build_temp, SANITIZE)
         target = Path(folder, source).with_suffix(".o")
         newest = max(p.stat().st_mtime for p in {Path("setup.py"), *with_headers(Path(source))})
+        plain = UNWATCHED and Path(source).name.startswith(UNWATCHED)
+        flags = PLAIN_FLAGS if plain else ext.extra_compile_args or []
         if self.force or not target.exists() or target.stat().st_mtime <= newest:
             self.compiler.compile(
                 [source],
                 output_dir=str(folder),
                 include_dirs=ext.include_dirs,
-                extra_postargs=[*(ext.extra_compile_args or []), *flags_of(Path(source))],
+                extra_postargs=[*flags, *flags_of(Path(source))],
             )
         return str(target)
 
