@@ -48,8 +48,9 @@ def merged_round(nodes: list[Node]) -> list[np.ndarray]:
 def test_a_site_comes_in_and_takes_part(tmp_path: Path) -> None:
     sites = SiteFolders(tmp_path, NAMES)
     card = sites.newcomer("west")
-    nodes = [open_node(sites.site(name), sites.model) for name in (*NAMES, "west")]
+    nodes: list[Node] = []
     try:
+        nodes += (open_node(sites.site(name), sites.model) for name in (*NAMES, "west"))
         for node in nodes:
             node.start()
         merged_round(nodes[:3])
@@ -73,9 +74,10 @@ def test_a_site_comes_in_and_takes_part(tmp_path: Path) -> None:
 def test_a_site_changes_its_keys(tmp_path: Path) -> None:
     """It learns that they are decided, or is cut off before it does: started again, it goes on with the new ones."""
     sites = SiteFolders(tmp_path, NAMES)
-    nodes = {name: open_node(sites.site(name), sites.model) for name in NAMES}
+    nodes: dict[str, Node] = {}
     place = sites.folder / "south"
     try:
+        nodes.update((name, open_node(sites.site(name), sites.model)) for name in NAMES)
         for node in nodes.values():
             node.start()
         merged_round(list(nodes.values()))
@@ -108,8 +110,9 @@ def test_tensors_that_stay_at_each_site(tmp_path: Path, secure: bool) -> None:
     base = {"body.w": np.zeros(500, np.float32), "head.w": np.zeros(7, np.float32), "head.n": np.array([0], np.int64)}
     save(base, tmp_path / "base.onnx")
     sites = SiteFolders(tmp_path, NAMES, secure, tmp_path / "base.onnx", ("head.*",))
-    swarms = [shoal.join(sites.settings(name), sites.model) for name in NAMES]
+    swarms: list[Swarm] = []
     try:
+        swarms += (shoal.join(sites.settings(name), sites.model) for name in NAMES)
         assert swarms[0].node.local == {"head.w", "head.n"}
         locals_ = [
             {
@@ -200,3 +203,11 @@ def test_the_example_trains_at_three_sites(tmp_path: Path, capsys: pytest.Captur
     # A site that must wait too long for another's word goes on without it; else all see the same mean.
     assert max(ends.values()) - min(ends.values()) < 0.1, ends
     assert "round 3: loss" in capsys.readouterr().out
+
+
+def test_a_node_that_was_never_started_lets_go(tmp_path: Path) -> None:
+    sites = SiteFolders(tmp_path, NAMES[:2])
+    for _ in range(2):
+        node = open_node(sites.site("north"), sites.model)
+        node.stop()
+        node.stop()

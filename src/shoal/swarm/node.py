@@ -219,6 +219,7 @@ class Node:
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._worker = ThreadPoolExecutor(1, "shoal-worker")
         self._stopping = threading.Event()
+        self._closed = False
         self._thread: threading.Thread | None = None
         self._ticket: Ticket | None = None
         self._connected: set[bytes] = set()
@@ -254,6 +255,7 @@ class Node:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        self._close()
 
     def leave(self, wait_s: float) -> None:
         """Go without holding the others up: nothing of this site enters another round, the open one may end, ``stop``.
@@ -359,14 +361,21 @@ class Node:
         finally:
             if self._ticket is not None:
                 self._ticket.end(self.failed or MachineError("node.stopped", "the node was stopped"))
-            self._worker.shutdown(wait=True, cancel_futures=True)
-            self._disk.close()
-            if self._referee is not None:
-                self._referee.close()
-            with contextlib.suppress(ShoalError):
-                self._replica.close()
-            self._journal.close()
-            self._transport.close()
+            self._close()
+
+    def _close(self) -> None:
+        """Let everything go, once; also what a node holds that was never started: sockets would keep the process."""
+        if self._closed:
+            return
+        self._closed = True
+        self._worker.shutdown(wait=True, cancel_futures=True)
+        self._disk.close()
+        if self._referee is not None:
+            self._referee.close()
+        with contextlib.suppress(ShoalError):
+            self._replica.close()
+        self._journal.close()
+        self._transport.close()
 
     def _fail(self, error: ShoalError) -> None:
         self.failed = error
