@@ -221,7 +221,7 @@ class World:
     def wake(self, member: Member) -> None:
         """A turn of this member, a little later: what comes meanwhile is dealt with in the same one."""
         if member.due_s < self.now:
-            member.due_s = self.now + self.tick_s / 25
+            member.due_s = self.now + self.tick_s / (25 if self.case.members <= 30 else 5)
             self.at(member.due_s, lambda: self.turn(member))
 
     # --- one member ---------------------------------------------------------------------------------------------------
