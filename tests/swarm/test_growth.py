@@ -7,6 +7,7 @@ import pytest
 from swarm_table import SwarmTable
 
 from shoal.errors import ArgumentError
+from shoal.swarm.commit import DECODE
 from shoal.swarm.ring_coder import FIRST_CLIP, check_size
 
 
@@ -48,3 +49,27 @@ def test_what_not_even_the_first_scales_carry_is_refused() -> None:
     with pytest.raises(ArgumentError) as raised:
         check_size(np.full(5000, 1e20, np.float32))
     assert raised.value.code == "diff.large"
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_who_has_its_model_after_the_certificate_took_part_all_the_same(secure: bool) -> None:
+    """The computation has made the model, the others have certified it, and only then its answer is heard."""
+    t = SwarmTable(4, secure)
+    slow, held = t.sites[3], []
+    computed, turn = slow.peer.computed, slow.turn
+
+    def answer(slot: int, name: str, result: object) -> None:
+        if name == DECODE and slow.peer.ledger.round < 1:
+            held.append((slot, name, result))
+        else:
+            computed(slot, name, result)
+
+    def turn_and_hear() -> None:
+        turn()
+        if held and slow.peer.ledger.round == 1:
+            computed(*held.pop())
+
+    slow.peer.computed, slow.turn = answer, turn_and_hear
+    round_of(t, 1, dict.fromkeys(range(4), 0.001))
+    assert [s.merged[-1].took_part for s in t.sites] == [True] * 4
+    assert not held and len({s.peer.book.digest for s in t.sites}) == 1

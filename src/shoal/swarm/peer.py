@@ -29,7 +29,7 @@ from shoal.ledger.state import State as LedgerState
 from shoal.ledger.statement import read_statement
 from shoal.secure.journal import Journal
 from shoal.secure.participant import Participant
-from shoal.swarm import actions, messages, plan
+from shoal.swarm import actions, commit, messages, plan
 from shoal.swarm.book import Book
 from shoal.swarm.catch_up import CatchUp
 from shoal.swarm.coder import Float32s
@@ -652,7 +652,9 @@ class Peer:
         if self.replica.decided < self._log_before:
             return
         rounds = [r.state for r in self.rounds.values()]
-        if not any(s.model == ledger.model for s in rounds) and self.book.adopt(ledger.model, ledger.carried):
+        # Made by a round whose computation has not answered yet: then it is for `_adopt`, which knows who took part.
+        made_now = any(s.model == ledger.model or commit.DECODE in s.computing for s in rounds)
+        if not made_now and self.book.adopt(ledger.model, ledger.carried):
             # Made here in an earlier life, and certified only now.
             told = f"model {ledger.model.hex()[:16]} of round {ledger.round} was made here before"
             self._note("info", told, "model.made")
