@@ -7,7 +7,10 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from shoal.model.model import load
 
 
 def test_demo_and_the_command_it_suggests(shoal: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,9 +33,12 @@ def test_demo_and_the_command_it_suggests(shoal: Callable, tmp_path: Path, monke
     numbers = json.loads((tmp_path / "demo-out/results.json").read_text())
     assert numbers["seed"] == 3 and (tmp_path / numbers["plot"]).read_bytes().startswith(b"\x89PNG")
     assert shoal(*shlex.split(numbers["command"])[1:]).code == 0
-    assert (tmp_path / "merged.onnx").read_bytes() == (
-        tmp_path / "demo-out/federated/round-02/merged.onnx"
-    ).read_bytes()
+    # A swarm adds the mean of the updates to its base, the command takes the mean of the models: they round differently.
+    with load(tmp_path / "merged.onnx") as ours, load(tmp_path / "demo-out/federated/round-02/merged.onnx") as theirs:
+        assert set(ours) == set(theirs)
+        for name in ours:
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-6)
+            assert np.abs(ours[name]).max() > 1e-3
 
 
 def test_demo_in_json_by_another_rule(shoal: Callable, tmp_path: Path) -> None:
