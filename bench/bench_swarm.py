@@ -52,9 +52,9 @@ def elements_of(benchmark: Any) -> int:
     return int(megabytes * 1e6 / 4) // 8 * 8
 
 
-def take_turns(benchmark: Any, groups: dict[str, Group]) -> dict[str, dict[str, float]]:
+def take_turns(benchmark: Any, groups: dict[str, Group], turns: int = 5) -> dict[str, dict[str, float]]:
     """Medians of each."""
-    turns = 1 if benchmark.disabled else 5
+    turns = 1 if benchmark.disabled else turns
     found: dict[str, list[dict[str, float]]] = {name: [] for name in groups}
 
     def run() -> None:
@@ -121,3 +121,13 @@ def test_secure_round_over_slow_links(benchmark: Any, folder: Path) -> None:
     info["bits of a word"] = round(8 * found["secure"]["bytes"] / (FORMULA * elements))
     info["bytes to the formula of 8 bits"] = found["secure"]["bytes"] / (FORMULA * elements)
     info["secure to gloo"] = found["gloo"]["s"] / found["secure"]["s"]
+
+
+def test_small_round(benchmark: Any, folder: Path) -> None:
+    """A model of 10,000 parameters: what a round costs beside its bytes and its syncs."""
+    with ExitStack() as stack:
+        groups = {
+            name: stack.enter_context(swarm(folder / name, 10_000, secure=name == "secure"))
+            for name in ("plain", "secure")
+        }
+        tell(benchmark, take_turns(benchmark, groups, 20))
